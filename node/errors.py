@@ -1,0 +1,31 @@
+"""Errors of a node. Each message names the thing it is about and what to do about it."""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Base of everything that a node raises on purpose."""
+
+
+class StorageError(NodeError):
+    """Base of what storage raises."""
+
+
+class StorageBusy(StorageError):
+    """Back-pressure: nothing of the batch was written, and the same batch may be written again later."""
+
+
+class StorageFailed(StorageError):
+    """A write, sync or read failed in the device or the file system.
+
+    The outcome of what was under way is unknown, and the database refuses writes until it is opened again: the node gives up
+    its leaderships and exits, the supervisor starts it again.
+    """
+
+
+class StorageCorrupt(StorageError):
+    """Stored bytes are not what was written: a checksum, an order or a position does not hold. Never read as "end of log"."""
+
+
+class StorageLocked(StorageError):
+    """Another process has the database open."""
