@@ -18,13 +18,15 @@ class StorageBusy(StorageError):
 class StorageFailed(StorageError):
     """A write, sync or read failed in the device or the file system.
 
-    The outcome of what was under way is unknown, and the database refuses writes until it is opened again: the node gives up
-    its leaderships and exits, the supervisor starts it again.
+    The outcome of what was under way is unknown, and the database refuses writes until it is opened again: the node
+    gives up its leaderships and exits, the supervisor starts it again.
     """
 
 
 class StorageCorrupt(StorageError):
-    """Stored bytes are not what was written: a checksum, an order or a position does not hold. Never read as "end of log"."""
+    """Stored bytes are not what was written: a checksum, an order or a position does not hold. Never read as "end of
+    log".
+    """
 
 
 class StorageLocked(StorageError):

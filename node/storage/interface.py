@@ -1,15 +1,16 @@
 """The seam between a node and its database: one ordered key-value store with four key spaces, shared by all groups.
 
-Durability is in two steps, because group commit needs both: `write` makes a batch visible to reads at once and does not wait for
-the disk; `sync` makes every batch whose `write` had returned *before sync was called* survive a power cut. After a crash the
-database holds a prefix of the batches in the order they were written: all synced ones, and perhaps some of the later ones; a batch
-is there as a whole or not at all.
+Durability is in two steps, because group commit needs both: `write` makes a batch visible to reads at once and does
+not wait for the disk; `sync` makes every batch whose `write` had returned *before sync was called* survive a power
+cut. After a crash the database holds a prefix of the batches in the order they were written: all synced ones, and
+perhaps some of the later ones; a batch is there as a whole or not at all.
 
-Who calls what. `new_batch`, `write`, `get` and `scan` are cheap and belong on the event loop (one batch for all groups per
-turn). `sync`, `get_many`, `flush`, `reclaim` and `close` may wait for the disk, release the GIL, and belong in a thread.
-One thread at a time writes; reads and one `sync` may go on beside it.
+Who calls what. `new_batch`, `write`, `get` and `scan` are cheap and belong on the event loop (one batch for all groups
+per turn). `sync`, `get_many`, `flush`, `reclaim` and `close` may wait for the disk, release the GIL, and belong in a
+thread. One thread at a time writes; reads and one `sync` may go on beside it.
 
-Two implementations share one conformance suite: `MemoryStorage` (tests and the simulator; can crash) and `RocksStorage`.
+Two implementations share one conformance suite: `MemoryStorage` (tests and the simulator; can crash) and
+`RocksStorage`.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ class RecoveryMode(Enum):
     """A torn last record is dropped; anything else that does not check refuses the opening."""
 
     POINT_IN_TIME = "point_in_time"
-    """Everything from the first record that does not check is dropped, silently: the caller compares `sequence_number`."""
+    """Everything from the first record that does not check is dropped, silently: the caller compares
+    `sequence_number`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
     """How near the database is to refusing writes.
 
-    `level` is the largest of the ratios below: 0.0 idle, 1.0 the point where RocksDB slows writes down, which shows here as
-    `StorageBusy`. Produce is pushed back well below 1.0.
+    `level` is the largest of the ratios below: 0.0 idle, 1.0 the point where RocksDB slows writes down, which shows
+    here as `StorageBusy`. Produce is pushed back well below 1.0.
     """
 
     level: float
@@ -54,7 +57,9 @@ class Pressure:
 
 
 class WriteBatch(Protocol):
-    """Changes that are written as a whole. Later changes of a batch win over earlier ones. Used once, or again after StorageBusy."""
+    """Changes that are written as a whole. Later changes of a batch win over earlier ones. Used once, or again after
+    StorageBusy.
+    """
 
     def put(self, family: Family, key: bytes, value: bytes) -> None:
         """Set `key` to `value`, replacing what was there."""
@@ -63,7 +68,9 @@ class WriteBatch(Protocol):
         """Remove `key`; nothing happens when it is absent."""
 
     def delete_range(self, family: Family, start: bytes, end_exclusive: bytes) -> None:
-        """Remove every key k with start <= k < end_exclusive, earlier puts of this batch included. Asserts start <= end."""
+        """Remove every key k with start <= k < end_exclusive, earlier puts of this batch included. Asserts start <=
+        end.
+        """
 
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
@@ -88,7 +95,8 @@ class Storage(Protocol):
     def write(self, batch: WriteBatch) -> None:
         """Apply the batch, visible to reads at once, not yet durable. Never waits for compaction or the disk.
 
-        Raises StorageBusy (nothing was written, try again later) or StorageFailed (outcome unknown: give up leadership, exit).
+        Raises StorageBusy (nothing was written, try again later) or StorageFailed (outcome unknown: give up
+        leadership, exit).
         """
 
     def sync(self) -> None:
@@ -109,9 +117,11 @@ class Storage(Protocol):
     def scan(
         self, family: Family, start: bytes, end_exclusive: bytes, *, reverse: bool = False, limit: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Pairs with start <= key < end_exclusive in key order, or from the last one down with `reverse`; at most `limit`.
+        """Pairs with start <= key < end_exclusive in key order, or from the last one down with `reverse`; at most
+        `limit`.
 
-        Raises StorageCorrupt when the database cannot be read through: a scan never just ends early. Raises StorageFailed.
+        Raises StorageCorrupt when the database cannot be read through: a scan never just ends early. Raises
+        StorageFailed.
         """
 
     def sequence_number(self) -> int:
@@ -130,13 +140,18 @@ class Storage(Protocol):
         """About how many bytes the database holds on disk."""
 
     def flush(self) -> None:
-        """Write what is in memory to tables, so that the next opening has little to replay. Blocks. Raises StorageFailed."""
+        """Write what is in memory to tables, so that the next opening has little to replay. Blocks. Raises
+        StorageFailed.
+        """
 
     def reclaim(self, family: Family, start: bytes, end_exclusive: bytes) -> None:
-        """Give the space of deleted keys in start <= k < end_exclusive back to the file system. Blocks, perhaps for seconds.
+        """Give the space of deleted keys in start <= k < end_exclusive back to the file system. Blocks, perhaps for
+        seconds.
 
         Raises StorageCorrupt or StorageFailed.
         """
 
     def close(self) -> None:
-        """Sync and close; a second call does nothing. Any other call after it is a programming error. Raises StorageFailed."""
+        """Sync and close; a second call does nothing. Any other call after it is a programming error. Raises
+        StorageFailed.
+        """
