@@ -87,8 +87,8 @@ class MessageType(IntEnum):
 class Message:
     """One message of one group. Which fields carry meaning is told per type in the package docstring.
 
-    `counting` is False on answers of a replica that may have forgotten what it promised: such an answer moves `Progress`,
-    never a quorum, check-quorum or read-index. `context` pairs heartbeats with read-index rounds. `force` marks a vote
+    `counting` is False on answers of a replica that may have forgotten what it promised: such an answer moves
+    `Progress`, never a quorum, check-quorum or read-index. `context` pairs heartbeats with read-index rounds. `force` marks a vote
     request of a leadership transfer, which leader stickiness does not hold up.
     """
 
@@ -121,10 +121,11 @@ class LogReader(Protocol):
         """Index of the last entry (inclusive); `first_index() - 1` when the log is empty."""
 
     def term(self, index: LogIndex) -> Term | None:
-        """Term of the entry at `index`, for `first_index() - 1 <= index <= last_index()`; None when it is compacted away."""
+        """Term of the entry at `index`, for `first_index() - 1 <= index <= last_index()`; None when compacted away."""
 
     def entries(self, first: LogIndex, last: LogIndex, size_bytes_max: int) -> Sequence[Entry] | None:
         """Entries from `first` to `last` (both inclusive), at least one and then no more than `size_bytes_max` of data.
 
-        None when they are not in memory: the shell is fetching them and calls `RawNode.on_entries_loaded` when they are there.
+        None when they are not in memory: the shell is fetching them and calls `RawNode.on_entries_loaded` when they
+        are there.
         """
