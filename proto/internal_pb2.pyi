@@ -955,18 +955,25 @@ Global___ControlRecord: _TypeAlias = ControlRecord  # noqa: Y015
 
 @_typing.final
 class LogStart(_message.Message):
+    """The prefix that may go. Written by the leader, so that the beginning of the log is the same on every replica."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
+    UPTO_INDEX_FIELD_NUMBER: _builtins.int
     log_start_offset: _builtins.int
+    """records below are gone for readers"""
+    upto_index: _builtins.int
+    """entries up to here (inclusive) are held by every replica and may be dropped"""
     def __init__(
         self,
         *,
         log_start_offset: _builtins.int = ...,
+        upto_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_start_offset", b"log_start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_start_offset", b"log_start_offset", "upto_index", b"upto_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

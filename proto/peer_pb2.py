@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aquorumlog/proto/peer.proto\x12\x11quorumlog.peer.v1\"\xcd\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x0f\n\x07node_id\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x12\n\nsession_id\x18\x06 \x01(\x06\x12%\n\x04lane\x18\x07 \x01(\x0e\x32\x17.quorumlog.peer.v1.Lane\x12\x12\n\nto_node_id\x18\x08 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\"u\n\x0bHelloAnswer\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.quorumlog.peer.v1.WelcomeH\x00\x12-\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.quorumlog.peer.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"C\n\x07Welcome\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x06\")\n\x07Refusal\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\"\x97\x01\n\x05\x46rame\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12,\n\x04raft\x18\x03 \x03(\x0b\x32\x1e.quorumlog.peer.v1.RaftMessage\x12\x0c\n\x04ping\x18\x04 \x01(\x08\x12\x14\n\x0c\x63oordination\x18\x05 \x03(\x0c\"\xab\x02\n\x0bRaftMessage\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x07 \x01(\x04\x12\x0e\n\x06reject\x18\x08 \x01(\x08\x12\x12\n\nhint_index\x18\t \x01(\x04\x12\x11\n\thint_term\x18\n \x01(\x04\x12\x12\n\nlast_index\x18\x0b \x01(\x04\x12\x14\n\x0cstable_index\x18\x0c \x01(\x04\x12\x14\n\x0cnot_counting\x18\r \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x0e \x01(\x04\x12\r\n\x05\x66orce\x18\x0f \x01(\x08\x12\x0f\n\x07quiesce\x18\x10 \x01(\x08\"\x11\n\x0fIdentifyRequest\"\x96\x01\n\x10IdentifyResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04rack\x18\x07 \x01(\t\" \n\x0c\x46oundRequest\x12\x10\n\x08\x66ounding\x18\x01 \x01(\x0c\"2\n\rFoundResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t*\x1d\n\x04Lane\x12\x0b\n\x07\x43ONTROL\x10\x00\x12\x08\n\x04\x42ULK\x10\x01\x32\xef\x01\n\x04Peer\x12\x46\n\x06Stream\x12\x18.quorumlog.peer.v1.Frame\x1a\x1e.quorumlog.peer.v1.HelloAnswer(\x01\x30\x01\x12S\n\x08Identify\x12\".quorumlog.peer.v1.IdentifyRequest\x1a#.quorumlog.peer.v1.IdentifyResponse\x12J\n\x05\x46ound\x12\x1f.quorumlog.peer.v1.FoundRequest\x1a .quorumlog.peer.v1.FoundResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aquorumlog/proto/peer.proto\x12\x11quorumlog.peer.v1\"\xcd\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x0f\n\x07node_id\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x12\n\nsession_id\x18\x06 \x01(\x06\x12%\n\x04lane\x18\x07 \x01(\x0e\x32\x17.quorumlog.peer.v1.Lane\x12\x12\n\nto_node_id\x18\x08 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\"u\n\x0bHelloAnswer\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.quorumlog.peer.v1.WelcomeH\x00\x12-\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.quorumlog.peer.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"C\n\x07Welcome\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x06\")\n\x07Refusal\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\"\x87\x02\n\x05\x46rame\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12,\n\x04raft\x18\x03 \x03(\x0b\x32\x1e.quorumlog.peer.v1.RaftMessage\x12\x0c\n\x04ping\x18\x04 \x01(\x08\x12\x14\n\x0c\x63oordination\x18\x05 \x03(\x0c\x12/\n\tforwarded\x18\x06 \x03(\x0b\x32\x1c.quorumlog.peer.v1.Forwarded\x12=\n\x11\x66orwarded_results\x18\x07 \x03(\x0b\x32\".quorumlog.peer.v1.ForwardedResult\"4\n\tForwarded\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"i\n\x0f\x46orwardedResult\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\x0c\x12\x19\n\x11\x66irst_producer_id\x18\x03 \x01(\x03\x12\x14\n\x0cproducer_ids\x18\x04 \x01(\r\"\xab\x02\n\x0bRaftMessage\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x07 \x01(\x04\x12\x0e\n\x06reject\x18\x08 \x01(\x08\x12\x12\n\nhint_index\x18\t \x01(\x04\x12\x11\n\thint_term\x18\n \x01(\x04\x12\x12\n\nlast_index\x18\x0b \x01(\x04\x12\x14\n\x0cstable_index\x18\x0c \x01(\x04\x12\x14\n\x0cnot_counting\x18\r \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x0e \x01(\x04\x12\r\n\x05\x66orce\x18\x0f \x01(\x08\x12\x0f\n\x07quiesce\x18\x10 \x01(\x08\"\x11\n\x0fIdentifyRequest\"\x96\x01\n\x10IdentifyResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04rack\x18\x07 \x01(\t\" \n\x0c\x46oundRequest\x12\x10\n\x08\x66ounding\x18\x01 \x01(\x0c\"2\n\rFoundResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t*\x1d\n\x04Lane\x12\x0b\n\x07\x43ONTROL\x10\x00\x12\x08\n\x04\x42ULK\x10\x01\x32\xef\x01\n\x04Peer\x12\x46\n\x06Stream\x12\x18.quorumlog.peer.v1.Frame\x1a\x1e.quorumlog.peer.v1.HelloAnswer(\x01\x30\x01\x12S\n\x08Identify\x12\".quorumlog.peer.v1.IdentifyRequest\x1a#.quorumlog.peer.v1.IdentifyResponse\x12J\n\x05\x46ound\x12\x1f.quorumlog.peer.v1.FoundRequest\x1a .quorumlog.peer.v1.FoundResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorumlog.proto.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANE']._serialized_start=1202
-  _globals['_LANE']._serialized_end=1231
+  _globals['_LANE']._serialized_start=1475
+  _globals['_LANE']._serialized_end=1504
   _globals['_HELLO']._serialized_start=50
   _globals['_HELLO']._serialized_end=255
   _globals['_HELLOANSWER']._serialized_start=257
@@ -42,17 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSAL']._serialized_start=445
   _globals['_REFUSAL']._serialized_end=486
   _globals['_FRAME']._serialized_start=489
-  _globals['_FRAME']._serialized_end=640
-  _globals['_RAFTMESSAGE']._serialized_start=643
-  _globals['_RAFTMESSAGE']._serialized_end=942
-  _globals['_IDENTIFYREQUEST']._serialized_start=944
-  _globals['_IDENTIFYREQUEST']._serialized_end=961
-  _globals['_IDENTIFYRESPONSE']._serialized_start=964
-  _globals['_IDENTIFYRESPONSE']._serialized_end=1114
-  _globals['_FOUNDREQUEST']._serialized_start=1116
-  _globals['_FOUNDREQUEST']._serialized_end=1148
-  _globals['_FOUNDRESPONSE']._serialized_start=1150
-  _globals['_FOUNDRESPONSE']._serialized_end=1200
-  _globals['_PEER']._serialized_start=1234
-  _globals['_PEER']._serialized_end=1473
+  _globals['_FRAME']._serialized_end=752
+  _globals['_FORWARDED']._serialized_start=754
+  _globals['_FORWARDED']._serialized_end=806
+  _globals['_FORWARDEDRESULT']._serialized_start=808
+  _globals['_FORWARDEDRESULT']._serialized_end=913
+  _globals['_RAFTMESSAGE']._serialized_start=916
+  _globals['_RAFTMESSAGE']._serialized_end=1215
+  _globals['_IDENTIFYREQUEST']._serialized_start=1217
+  _globals['_IDENTIFYREQUEST']._serialized_end=1234
+  _globals['_IDENTIFYRESPONSE']._serialized_start=1237
+  _globals['_IDENTIFYRESPONSE']._serialized_end=1387
+  _globals['_FOUNDREQUEST']._serialized_start=1389
+  _globals['_FOUNDREQUEST']._serialized_end=1421
+  _globals['_FOUNDRESPONSE']._serialized_start=1423
+  _globals['_FOUNDRESPONSE']._serialized_end=1473
+  _globals['_PEER']._serialized_start=1507
+  _globals['_PEER']._serialized_end=1746
 # @@protoc_insertion_point(module_scope)

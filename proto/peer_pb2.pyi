@@ -168,6 +168,8 @@ class Frame(_message.Message):
     RAFT_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
     COORDINATION_FIELD_NUMBER: _builtins.int
+    FORWARDED_FIELD_NUMBER: _builtins.int
+    FORWARDED_RESULTS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.bytes
     """of the sender: in every other frame"""
     ping: _builtins.bool
@@ -182,6 +184,10 @@ class Frame(_message.Message):
     def coordination(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """messages of the coordination plane"""
 
+    @_builtins.property
+    def forwarded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Forwarded]: ...
+    @_builtins.property
+    def forwarded_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardedResult]: ...
     def __init__(
         self,
         *,
@@ -190,14 +196,73 @@ class Frame(_message.Message):
         raft: _abc.Iterable[Global___RaftMessage] | None = ...,
         ping: _builtins.bool = ...,
         coordination: _abc.Iterable[_builtins.bytes] | None = ...,
+        forwarded: _abc.Iterable[Global___Forwarded] | None = ...,
+        forwarded_results: _abc.Iterable[Global___ForwardedResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordination", b"coordination", "hello", b"hello", "incarnation", b"incarnation", "ping", b"ping", "raft", b"raft"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordination", b"coordination", "forwarded", b"forwarded", "forwarded_results", b"forwarded_results", "hello", b"hello", "incarnation", b"incarnation", "ping", b"ping", "raft", b"raft"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class Forwarded(_message.Message):
+    """A command for __cluster from a node that does not lead it: a registration, a block of producer ids. The receiver proposes
+    it if it leads and answers once it is applied; the sender asks again after a while, so the command must bear repeating.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.int
+    command: _builtins.bytes
+    """internal.ClusterCommand"""
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.int = ...,
+        command: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "correlation_id", b"correlation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forwarded: _TypeAlias = Forwarded  # noqa: Y015
+
+@_typing.final
+class ForwardedResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    FIRST_PRODUCER_ID_FIELD_NUMBER: _builtins.int
+    PRODUCER_IDS_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.int
+    error: _builtins.bytes
+    """client Error; empty: applied"""
+    first_producer_id: _builtins.int
+    """of the block, where one was asked for"""
+    producer_ids: _builtins.int
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.int = ...,
+        error: _builtins.bytes = ...,
+        first_producer_id: _builtins.int = ...,
+        producer_ids: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "first_producer_id", b"first_producer_id", "producer_ids", b"producer_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardedResult: _TypeAlias = ForwardedResult  # noqa: Y015
 
 @_typing.final
 class RaftMessage(_message.Message):
