@@ -922,6 +922,46 @@ class OwnedPartition(_message.Message):
 Global___OwnedPartition: _TypeAlias = OwnedPartition  # noqa: Y015
 
 @_typing.final
+class ReplicaDescriptor(_message.Message):
+    """---------------------------------------------------------------------------------------------------------------------------
+    A replica on its node: written when it is born, in the same batch as the index of __cluster that bore it
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    BORN_AT_INDEX_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    topic: _builtins.str
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    born_at_index: _builtins.int
+    """of __cluster"""
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        topic: _builtins.str = ...,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+        born_at_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["born_at_index", b"born_at_index", "group_id", b"group_id", "partition", b"partition", "topic", b"topic", "topic_id", b"topic_id", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaDescriptor: _TypeAlias = ReplicaDescriptor  # noqa: Y015
+
+@_typing.final
 class ControlRecord(_message.Message):
     """---------------------------------------------------------------------------------------------------------------------------
     User partitions
