@@ -31,3 +31,13 @@ class StorageCorrupt(StorageError):
 
 class StorageLocked(StorageError):
     """Another process has the database open."""
+
+
+class EntryCorrupt(StorageCorrupt):
+    """A stored or received entry is not what its writer made. A replica with such an entry gives up leading that
+    group.
+    """
+
+
+class UnknownEntryKind(NodeError):
+    """An intact entry of a kind or format that this release does not know. It stops the group and is never skipped."""

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from enum import Enum, IntEnum
+from typing import Final, Protocol
 
 
-class Family(Enum):
-    """A key space with its own order and its own tuning; the value is the name of RocksDB's column family."""
+class Family(IntEnum):
+    """A key space with its own order and its own tuning. An int, so that it can pick from a tuple on the hot path."""
 
-    LOG = "log"
-    INDEX = "index"
-    STATE = "state"
-    META = "meta"
+    LOG = 0
+    INDEX = 1
+    STATE = 2
+    META = 3
 
 
 class RecoveryMode(Enum):
@@ -56,30 +56,65 @@ class Pressure:
     pending_compaction: float = 0.0
 
 
-class WriteBatch(Protocol):
-    """Changes that are written as a whole. Later changes of a batch win over earlier ones. Used once, or again after
-    StorageBusy.
+class ChangeKind(IntEnum):
+    """What one change of a batch does."""
+
+    PUT = 0
+    DELETE = 1
+    DELETE_RANGE = 2
+
+
+Change = tuple[ChangeKind, Family, bytes, bytes]
+"""(kind, family, key, value or end of the range or b"")."""
+
+_CHANGE_OVERHEAD_BYTES: Final = 8
+"""About what the write-ahead log adds to key and value: a tag, a family and two lengths."""
+
+_PUT: Final = ChangeKind.PUT
+_DELETE: Final = ChangeKind.DELETE
+_DELETE_RANGE: Final = ChangeKind.DELETE_RANGE
+
+
+class WriteBatch:
+    """Changes that are written as a whole. Later changes of a batch win over earlier ones.
+
+    It is plain data for every implementation, so that a batch refused with StorageBusy can be written again: RocksDB's
+    own batch is used up by a refused write.
     """
+
+    __slots__ = ("__weakref__", "_size_bytes", "changes")
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._size_bytes = 0
 
     def put(self, family: Family, key: bytes, value: bytes) -> None:
         """Set `key` to `value`, replacing what was there."""
+        self.changes.append((_PUT, family, key, value))
+        self._size_bytes += len(key) + len(value) + _CHANGE_OVERHEAD_BYTES
 
     def delete(self, family: Family, key: bytes) -> None:
         """Remove `key`; nothing happens when it is absent."""
+        self.changes.append((_DELETE, family, key, b""))
+        self._size_bytes += len(key) + _CHANGE_OVERHEAD_BYTES
 
     def delete_range(self, family: Family, start: bytes, end_exclusive: bytes) -> None:
-        """Remove every key k with start <= k < end_exclusive, earlier puts of this batch included. Asserts start <=
-        end.
-        """
+        """Remove every key k with start <= k < end_exclusive, earlier puts of this batch included."""
+        assert start <= end_exclusive, f"range ends before it starts: {start.hex()} > {end_exclusive.hex()}"
+        self.changes.append((_DELETE_RANGE, family, start, end_exclusive))
+        self._size_bytes += len(start) + len(end_exclusive) + _CHANGE_OVERHEAD_BYTES
 
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
+        return not self.changes
 
     def __len__(self) -> int:
         """Number of changes; a range counts as one."""
+        return len(self.changes)
 
     def size_bytes(self) -> int:
         """About how many bytes the batch takes in the write-ahead log."""
+        return self._size_bytes
 
 
 class Storage(Protocol):
