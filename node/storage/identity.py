@@ -1,0 +1,249 @@
+"""Who this node is: a small fsynced file beside the database, readable by an operator.
+
+The file is JSON with the format version first, and its CRC-32C as the last line:
+
+    {
+      "format_version": 1,        what wrote it
+      "oldest_version": 1,        the oldest version that may open this data folder
+      "node_id": 1,
+      "incarnation": "<32 hex>",  drawn when the data folder was made; another folder is another incarnation
+      "cluster_id": "<32 hex>",   null while the node waits
+      "founding": {...}           the founding record, on the first voters of the cluster; else null
+    }
+    crc32c 1a2b3c4d
+
+A node that starts on an empty folder draws a new incarnation and *waits*: it belongs to no cluster, never votes and
+founds nothing by itself. It becomes a member by the founding record that names it, or by being added later. A cluster
+knows its nodes by node id *and* incarnation, so the wiped folder of a known node is a stranger that waits, not a
+member that has forgotten its votes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import cast
+
+from quorumlog.node.errors import NodeError, StorageCorrupt
+from quorumlog.node.storage.files import FileSystem
+from quorumlog.proto.crc32c import crc32c
+from quorumlog.raft.types import NodeId
+
+IDENTITY_NAME = "identity"
+FORMAT_VERSION = 1
+OLDEST_VERSION = 1
+ID_BYTES = 16
+"""Length of a cluster id and of an incarnation: 128 random bits, so two are never alike."""
+
+
+class WrongDataFolder(NodeError):
+    """The data folder belongs to another node or another cluster."""
+
+
+class FormatTooNew(NodeError):
+    """The data folder was written by a version whose format this one may not open."""
+
+
+class FoundingRefused(NodeError):
+    """The founding record does not fit this node."""
+
+
+class IdentityState(Enum):
+    """Whether the node belongs to a cluster."""
+
+    WAITING = "waiting"
+    MEMBER = "member"
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """A first voter of `__cluster`: the node and the incarnation (16 bytes) under which it was chosen."""
+
+    node_id: NodeId
+    incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """The founding record: made once per cluster, the same on every first voter. Voters are sorted by node id."""
+
+    cluster_id: bytes
+    voters: tuple[Voter, ...]
+
+    def __post_init__(self) -> None:
+        ids = [voter.node_id for voter in self.voters]
+        assert ids == sorted(set(ids)) and ids, f"voters must be sorted, distinct and at least one: {ids}"
+        assert len(self.cluster_id) == ID_BYTES, "a cluster id is 16 bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The content of the identity file. `cluster_id` and `incarnation` are 16 bytes each."""
+
+    node_id: NodeId
+    incarnation: bytes
+    cluster_id: bytes | None = None
+    founding: Founding | None = None
+    format_version: int = FORMAT_VERSION
+    oldest_version: int = OLDEST_VERSION
+
+    def __post_init__(self) -> None:
+        assert self.node_id > 0, "node ids begin at 1"
+        assert len(self.incarnation) == ID_BYTES, "an incarnation is 16 bytes"
+        assert self.founding is None or self.founding.cluster_id == self.cluster_id, "founded as another cluster"
+
+    @property
+    def state(self) -> IdentityState:
+        """WAITING until a cluster has taken the node in."""
+        return IdentityState.WAITING if self.cluster_id is None else IdentityState.MEMBER
+
+    def founded(self, founding: Founding) -> Identity:
+        """Return the identity of this node as one of the first voters; unchanged when it holds this record already.
+
+        Raises FoundingRefused when the record does not name this node under this incarnation, or when the node
+        belongs to another cluster or was founded by another record.
+        """
+        if self.founding == founding:
+            return self
+        if self.cluster_id is not None:
+            raise FoundingRefused(
+                f"node {self.node_id} already belongs to cluster {self.cluster_id.hex()}: it cannot found "
+                f"{founding.cluster_id.hex()}; use an empty data folder for a new cluster"
+            )
+        if Voter(self.node_id, self.incarnation) not in founding.voters:
+            named = [voter.incarnation.hex() for voter in founding.voters if voter.node_id == self.node_id]
+            reason = f"under incarnation {named[0]}" if named else "not at all"
+            raise FoundingRefused(
+                f"the founding record of cluster {founding.cluster_id.hex()} names node {self.node_id} {reason}, but its "
+                f"incarnation is {self.incarnation.hex()}: add the node to the cluster instead"
+            )
+        return replace(self, cluster_id=founding.cluster_id, founding=founding)
+
+    def joined(self, cluster_id: bytes) -> Identity:
+        """Return the identity of this node as one that was added later; unchanged when it is a member already.
+
+        Raises WrongDataFolder when it belongs to another cluster.
+        """
+        if self.cluster_id not in (None, cluster_id):
+            raise _other_cluster(self, cluster_id, f"node {self.node_id}")
+        return self if self.cluster_id == cluster_id else replace(self, cluster_id=cluster_id)
+
+
+def new_identity(node_id: NodeId, draw: Callable[[int], bytes]) -> Identity:
+    """Return the identity of a node that waits.
+
+    Args:
+        node_id: from the node's configuration.
+        draw: returns that many random bytes.
+    """
+    return Identity(node_id, draw(ID_BYTES))
+
+
+def check_identity(identity: Identity, node_id: NodeId, cluster_id: bytes | None, where: str) -> None:
+    """Compare the identity found in folder `where` with what the configuration says.
+
+    Args:
+        identity: what the folder holds.
+        node_id: the configured node id.
+        cluster_id: the cluster the node is told to belong to, 16 bytes; None when it is not told.
+        where: the data folder, for the message.
+
+    Raises WrongDataFolder.
+    """
+    if identity.node_id != node_id:
+        raise WrongDataFolder(
+            f"data folder {where} belongs to node {identity.node_id}, but this node is configured as node {node_id}: "
+            f"set the data folder of node {node_id}, or node_id = {identity.node_id}"
+        )
+    if cluster_id is not None and identity.cluster_id not in (None, cluster_id):
+        raise _other_cluster(identity, cluster_id, f"data folder {where}")
+
+
+def _other_cluster(identity: Identity, cluster_id: bytes, what: str) -> WrongDataFolder:
+    assert identity.cluster_id is not None
+    return WrongDataFolder(
+        f"{what} belongs to cluster {identity.cluster_id.hex()}, not to {cluster_id.hex()}: point the node at the data "
+        "folder of this cluster, or at an empty one"
+    )
+
+
+def encode_identity(identity: Identity) -> bytes:
+    """Return the bytes of the identity file. They are written in this version's format, whatever they were read in."""
+    founding = identity.founding and {
+        "cluster_id": identity.founding.cluster_id.hex(),
+        "voters": [
+            {"node_id": voter.node_id, "incarnation": voter.incarnation.hex()} for voter in identity.founding.voters
+        ],
+    }
+    fields = {
+        "format_version": FORMAT_VERSION,
+        "oldest_version": OLDEST_VERSION,
+        "node_id": identity.node_id,
+        "incarnation": identity.incarnation.hex(),
+        "cluster_id": identity.cluster_id and identity.cluster_id.hex(),
+        "founding": founding,
+    }
+    text = json.dumps(fields, indent=2).encode("ascii") + b"\n"
+    return text + b"crc32c %08x\n" % crc32c(text)
+
+
+def decode_identity(data: bytes, where: str) -> Identity:
+    """Return what the bytes of the identity file say; `where` names the file in messages.
+
+    Raises StorageCorrupt when a check fails, FormatTooNew when only a newer version may open the folder.
+    """
+    text, mark, check = data.rpartition(b"crc32c ")
+    if not mark or check != b"%08x\n" % crc32c(text):
+        raise StorageCorrupt(f"identity file {where} is damaged: its CRC-32C does not fit its content")
+    fields = cast("Mapping[str, object]", json.loads(text))
+    oldest = fields["oldest_version"]
+    if not isinstance(oldest, int) or oldest > FORMAT_VERSION:
+        raise FormatTooNew(
+            f"{where} has format version {fields['format_version']} and may be opened by version {oldest} or newer; "
+            f"this program reads version {FORMAT_VERSION}: start the newer program again"
+        )
+    return Identity(
+        node_id=NodeId(cast("int", fields["node_id"])),
+        incarnation=bytes.fromhex(cast("str", fields["incarnation"])),
+        cluster_id=_optional_id(fields["cluster_id"]),
+        founding=_decode_founding(fields["founding"]),
+        format_version=cast("int", fields["format_version"]),
+        oldest_version=oldest,
+    )
+
+
+def _optional_id(field: object) -> bytes | None:
+    return None if field is None else bytes.fromhex(cast("str", field))
+
+
+def _decode_founding(field: object) -> Founding | None:
+    if field is None:
+        return None
+    fields = cast("Mapping[str, object]", field)
+    voters = cast("list[Mapping[str, object]]", fields["voters"])
+    return Founding(
+        cluster_id=bytes.fromhex(cast("str", fields["cluster_id"])),
+        voters=tuple(
+            Voter(NodeId(cast("int", voter["node_id"])), bytes.fromhex(cast("str", voter["incarnation"])))
+            for voter in voters
+        ),
+    )
+
+
+def load_identity(files: FileSystem) -> Identity | None:
+    """Return the identity of the data folder, None when it has none.
+
+    Raises StorageCorrupt when the file is damaged, FormatTooNew, StorageFailed.
+    """
+    data = files.read(IDENTITY_NAME)
+    return None if data is None else decode_identity(data, files.describe(IDENTITY_NAME))
+
+
+def save_identity(files: FileSystem, identity: Identity) -> None:
+    """Replace the identity file; durable on return, and after a crash it is the old one or the new one. Blocks.
+
+    Raises StorageFailed.
+    """
+    files.replace(IDENTITY_NAME, encode_identity(identity))
