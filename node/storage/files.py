@@ -77,8 +77,7 @@ class FileSystem(Protocol):
         """The whole file; None when there is none."""
 
     def create(self, name: str) -> DurableFile:
-        """Open a new, empty file in place of any that had the name, and any folder it needs. The name is not durable.
-        """
+        """Open a new, empty file in place of any that had the name, and any folder it needs. The name is not durable."""
 
     def open(self, name: str) -> DurableFile:
         """Open a file that exists."""
@@ -217,8 +216,8 @@ class DataFolder:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
             raise StorageLocked(
-                f"data folder {self.path} is in use by process {holder}: stop that node, or give this one another
-                folder"
+                f"data folder {self.path} is in use by process {holder}: "
+                "stop that node, or give this one another folder"
             ) from None
         except OSError as error:
             os.close(descriptor)

@@ -67,14 +67,19 @@ class Voter:
 
 @dataclass(frozen=True, slots=True)
 class Founding:
-    """The founding record: made once per cluster, the same on every first voter. Voters are sorted by node id."""
+    """The founding record: made once per cluster, the same on every first voter. Voters are sorted by node id.
+
+    `record` is the whole record as it came over the wire, kept as it is to be handed to voters that still wait.
+    """
 
     cluster_id: bytes
     voters: tuple[Voter, ...]
+    record: bytes = b""
 
     def __post_init__(self) -> None:
         ids = [voter.node_id for voter in self.voters]
-        assert ids == sorted(set(ids)) and ids, f"voters must be sorted, distinct and at least one: {ids}"
+        assert ids, "somebody must vote"
+        assert ids == sorted(set(ids)), f"voters must be sorted and distinct: {ids}"
         assert len(self.cluster_id) == ID_BYTES, "a cluster id is 16 bytes"
 
 
@@ -116,8 +121,8 @@ class Identity:
             named = [voter.incarnation.hex() for voter in founding.voters if voter.node_id == self.node_id]
             reason = f"under incarnation {named[0]}" if named else "not at all"
             raise FoundingRefused(
-                f"the founding record of cluster {founding.cluster_id.hex()} names node {self.node_id} {reason}, but its "
-                f"incarnation is {self.incarnation.hex()}: add the node to the cluster instead"
+                f"the founding record of cluster {founding.cluster_id.hex()} names node {self.node_id} {reason}, but "
+                f"its incarnation is {self.incarnation.hex()}: add the node to the cluster instead"
             )
         return replace(self, cluster_id=founding.cluster_id, founding=founding)
 
@@ -176,6 +181,7 @@ def encode_identity(identity: Identity) -> bytes:
         "voters": [
             {"node_id": voter.node_id, "incarnation": voter.incarnation.hex()} for voter in identity.founding.voters
         ],
+        "record": identity.founding.record.hex(),
     }
     fields = {
         "format_version": FORMAT_VERSION,
@@ -229,6 +235,7 @@ def _decode_founding(field: object) -> Founding | None:
             Voter(NodeId(cast("int", voter["node_id"])), bytes.fromhex(cast("str", voter["incarnation"])))
             for voter in voters
         ),
+        record=bytes.fromhex(cast("str", fields["record"])),
     )
 
 
