@@ -77,7 +77,7 @@ class FileSystem(Protocol):
         """The whole file; None when there is none."""
 
     def create(self, name: str) -> DurableFile:
-        """Open a new, empty file in place of any that had the name, and any folder it needs. The name is not durable."""
+        """Open a new, empty file in place of any that had the name; its folder is made if needed. Not durable."""
 
     def open(self, name: str) -> DurableFile:
         """Open a file that exists."""

@@ -44,6 +44,7 @@ class MetaRow(IntEnum):
     COMMIT_HINT = 2
     PREFIX = 3
     REPLICA = 4
+    WHOLE = 5
     DATABASE_ID = 128
 
 
