@@ -219,7 +219,7 @@ class Forwarded(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.int
     command: _builtins.bytes
-    """internal.ClusterCommand"""
+    """internal.ClusterCommand; empty: only ask for `index`"""
     def __init__(
         self,
         *,
@@ -242,12 +242,15 @@ class ForwardedResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     FIRST_PRODUCER_ID_FIELD_NUMBER: _builtins.int
     PRODUCER_IDS_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.int
     error: _builtins.bytes
     """client Error; empty: applied"""
     first_producer_id: _builtins.int
     """of the block, where one was asked for"""
     producer_ids: _builtins.int
+    index: _builtins.int
+    """after a read-index of __cluster: who has applied it knows all that was done before"""
     def __init__(
         self,
         *,
@@ -255,10 +258,11 @@ class ForwardedResult(_message.Message):
         error: _builtins.bytes = ...,
         first_producer_id: _builtins.int = ...,
         producer_ids: _builtins.int = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "first_producer_id", b"first_producer_id", "producer_ids", b"producer_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "first_producer_id", b"first_producer_id", "index", b"index", "producer_ids", b"producer_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
