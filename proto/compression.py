@@ -1,4 +1,4 @@
-"""Compression of batch payloads. It is the client's: a node passes payloads on as they came, opening them only to check.
+"""Compression of batch payloads. It is the client's: a node passes payloads on as they came and only checks them.
 
 | codec  | framing                                   | needs   |
 |--------|-------------------------------------------|---------|
