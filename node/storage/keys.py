@@ -85,5 +85,16 @@ def group_range(group_id: int) -> tuple[bytes, bytes]:
     return _prefix(group_id), _prefix(group_id + 1)
 
 
+def all_groups_range() -> tuple[bytes, bytes]:
+    """Start and exclusive end of what all groups together have; the node's own rows are outside."""
+    return _prefix(NODE_WIDE + 1), (KEY_VERSION + 1).to_bytes(1, "big")
+
+
+def group_and_row_of_meta_key(key: bytes) -> tuple[int, int]:
+    """Group id and row in a key made by `meta_key`."""
+    _, group_id, row = _META_ROW.unpack(key)
+    return group_id, row
+
+
 def _prefix(group_id: int) -> bytes:
     return KEY_VERSION.to_bytes(1, "big") + group_id.to_bytes(8, "big")

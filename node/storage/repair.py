@@ -8,10 +8,7 @@ The row is written at an ordinary birth, and otherwise in the synced batch with 
 from __future__ import annotations
 
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
-from quorumlog.node.storage.keys import NODE_WIDE, MetaRow, group_range, meta_key
-
-_GROUPS_FIRST = NODE_WIDE + 1
-_GROUPS_LAST = (1 << 64) - 2
+from quorumlog.node.storage.keys import MetaRow, all_groups_range, group_and_row_of_meta_key, meta_key
 
 
 def is_whole(storage: Storage, group_id: int, repair_id: bytes) -> bool:
@@ -33,9 +30,8 @@ def replicas_by_wholeness(storage: Storage, repair_id: bytes) -> tuple[list[int]
     Only replicas with a row in the database are known here; one that the database has lost altogether is missing in
     both. Reads all of META, which is small. Raises StorageCorrupt or StorageFailed.
     """
-    start, end_exclusive = group_range(_GROUPS_FIRST)[0], group_range(_GROUPS_LAST)[1]
     groups: dict[int, bool] = {}
-    for key, value in storage.scan(Family.META, start, end_exclusive):
-        group_id, row = int.from_bytes(key[1:9], "big"), key[9]
+    for key, value in storage.scan(Family.META, *all_groups_range()):
+        group_id, row = group_and_row_of_meta_key(key)
         groups[group_id] = groups.get(group_id, False) or (row == MetaRow.WHOLE and value == repair_id)
     return [group for group, whole in groups.items() if whole], [group for group, whole in groups.items() if not whole]

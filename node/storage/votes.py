@@ -11,9 +11,9 @@ the database never forgets a vote. Rows of replicas that were removed stay, so t
     `durable` is how many records of this file were known to be synced when the record or the header was written.
 
 Torn tail or damage? A power cut may leave any part of what was not yet synced, with holes before sound records. The
-two are told apart by `durable`: a record that does not check is damage when any sound record, or the header, says that its
-position was synced; otherwise it belongs to the tail that nobody relied on, and the file is cut there. Damage to the records
-of the very last sync cannot be told from a torn tail; for those the database answers.
+two are told apart by `durable`: a record that does not check is damage when any sound record, or the header, says that
+its position was synced; otherwise it belongs to the tail that nobody relied on, and the file is cut there. Damage to
+the records of the very last sync cannot be told from a torn tail; for those the database answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.files import DurableFile, FileSystem
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
-from quorumlog.node.storage.keys import MetaRow, meta_key
+from quorumlog.node.storage.keys import MetaRow, all_groups_range, group_and_row_of_meta_key, meta_key
 from quorumlog.proto.crc32c import crc32c
 from quorumlog.raft.types import NO_NODE, HardState, NodeId, Term
 
@@ -77,6 +77,16 @@ def get_hard_state(storage: Storage, group_id: int) -> HardState | None:
     """Return what the database says of the group's term and vote, None when nothing. Raises StorageCorrupt."""
     value = storage.get(Family.META, meta_key(group_id, MetaRow.HARD_STATE))
     return None if value is None else decode_hard_state(value, group_id)
+
+
+def hard_states_of(storage: Storage) -> dict[int, HardState]:
+    """Return what the database says of every group's term and vote. Raises StorageCorrupt or StorageFailed."""
+    states = {}
+    for key, value in storage.scan(Family.META, *all_groups_range()):
+        group_id, row = group_and_row_of_meta_key(key)
+        if row == MetaRow.HARD_STATE:
+            states[group_id] = decode_hard_state(value, group_id)
+    return states
 
 
 def decode_hard_state(value: bytes, group_id: int) -> HardState:
