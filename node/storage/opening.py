@@ -6,7 +6,8 @@ The order, each step standing on the ones before it:
 2. read the identity; a folder of another node, another cluster or a newer format is refused, untouched;
 3. read the votes file and the watermark;
 4. open the database strictly; if that refuses - a flipped bit does it, but so does what an ordinary power cut leaves
-   in the unsynced tail - put copies of its write-ahead log aside and open it up to the first record that does not check;
+   in the unsynced tail - put copies of its write-ahead log aside and open it up to the first record that does
+   not check;
 5. let the watermark judge. At or above it only unsynced bytes are gone, and the node starts as usual.
 
 A node that has forgotten enters REPAIR: it draws a new repair id, durable before anything else is done, and every
@@ -18,8 +19,6 @@ way never leaves half an identity. Nothing is ever deleted; what cannot be used 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 
 from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.database import Database
@@ -34,6 +33,7 @@ from quorumlog.node.storage.identity import (
     save_identity,
 )
 from quorumlog.node.storage.interface import RecoveryMode, Storage
+from quorumlog.node.storage.opened import Finding, NodeState, Opened, Severity
 from quorumlog.node.storage.repair import replicas_by_wholeness
 from quorumlog.node.storage.votes import (
     VOTES_NAME,
@@ -48,68 +48,6 @@ from quorumlog.raft.types import NodeId
 CREATING_NAME = "creating"
 """A file that is there from before the first file of a new folder is made until after the identity is."""
 QUARANTINE_NAME = "quarantine"
-
-
-class NodeState(Enum):
-    """What opening has found."""
-
-    WAITING = "waiting"
-    """The node belongs to no cluster yet."""
-    WHOLE = "whole"
-    """The node remembers everything it ever promised."""
-    REPAIR = "repair"
-    """The node has forgotten something, now or before an earlier start; ask `is_whole` for each replica."""
-    WIPED = "wiped"
-    """The node was another incarnation until now; under the new one it waits."""
-
-
-class Severity(Enum):
-    """How much a finding matters."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something an operator should know: what happened, and what to do."""
-
-    severity: Severity
-    message: str
-    fix: str
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An open data folder, until `close`."""
-
-    files: FileSystem
-    storage: Storage
-    identity: Identity
-    votes: VotesFile
-    watermark: Watermark
-    state: NodeState
-    findings: tuple[Finding, ...]
-
-    @property
-    def repair_id(self) -> bytes:
-        """The present repair id, 16 bytes; NEVER_REPAIRED on a node that has never been in REPAIR.
-
-        Under any other repair id a replica that this database does not know was lost, not "never there".
-        """
-        return self.watermark.mark.repair_id
-
-    def close(self) -> None:
-        """Stop cleanly: sync, publish the watermark, close everything. Blocks. Raises StorageFailed."""
-        sequence = self.storage.sequence_number()
-        self.storage.sync()
-        self.watermark.publish(sequence)
-        self.votes.sync()
-        self.storage.close()
-        self.votes.close()
-        self.watermark.close()
-        self.files.close()
 
 
 def open_node(
@@ -279,8 +217,8 @@ class _Opening:
             self._votes = VotesFile.create(self._files, known)
             self._find(
                 Severity.WARNING,
-                f"{votes_lost}; it was made again from the database, which is whole and holds {len(known)} groups. Votes "
-                "in groups that were removed from this node are forgotten",
+                f"{votes_lost}; it was made again from the database, which is whole and holds {len(known)} groups. "
+                "Votes in groups that were removed from this node are forgotten",
                 "check the disk (dmesg, smartctl)",
             )
             return
@@ -372,10 +310,10 @@ class _Opening:
             return self._opened(identity, NodeState.WAITING)
         self._find(
             Severity.ERROR,
-            f"{wiped}. This node is now incarnation {identity.incarnation.hex()} and waits, as a stranger to its former "
-            "cluster",
-            "keep the other nodes running, acknowledged records are on them; add this node to the cluster as a new one, "
-            "and keep quarantine/ until every group has all its replicas",
+            f"{wiped}. This node is now incarnation {identity.incarnation.hex()} and waits, as a stranger to its "
+            "former cluster",
+            "keep the other nodes running, acknowledged records are on them; add this node to the cluster as a new "
+            "one, and keep quarantine/ until every group has all its replicas",
         )
         return self._opened(identity, NodeState.WIPED)
 
