@@ -13,7 +13,7 @@ class StepError(RaftError):
     """A peer sent nonsense. The message had no effect at all: count it and drop it."""
 
 
-class NotLeader(RaftError):  # noqa: N818 - the field's word, as in the wire's error table
+class NotLeader(RaftError):
     """This replica does not lead the group, or is handing leadership over.
 
     `leader_id` is the leader as far as known (the transfer's target while one is under way), `NO_NODE` if unknown.
@@ -26,7 +26,7 @@ class NotLeader(RaftError):  # noqa: N818 - the field's word, as in the wire's e
         self.leader_id = leader_id
 
 
-class ProposalRefused(RaftError):  # noqa: N818 - a refusal, not a fault
+class ProposalRefused(RaftError):
     """Too many bytes are waiting to be committed. Nothing was appended; propose again after some have committed."""
 
     def __init__(self, uncommitted_size_bytes: int, size_bytes: int, limit_bytes: int) -> None:
@@ -38,5 +38,5 @@ class ProposalRefused(RaftError):  # noqa: N818 - a refusal, not a fault
         self.limit_bytes = limit_bytes
 
 
-class InvariantViolation(RaftError):  # noqa: N818 - the name of the fact
+class InvariantViolation(RaftError):
     """This replica is broken, or its shell is: stop the process rather than go on."""

@@ -26,7 +26,7 @@ class Inflights:
 
     @property
     def full(self) -> bool:
-        """True when no further APPEND may be sent. Bytes are checked before sending, so one message may pass the limit."""
+        """True when no further APPEND may be sent. One message may pass the limit of bytes."""
         return len(self._window) >= self._messages_max or self.size_bytes >= self._size_bytes_max
 
     def add(self, last_index: LogIndex, size_bytes: int) -> None:

@@ -47,27 +47,26 @@ class ProgressView:
 class Progress:
     """What the leader knows of a peer and what it has sent to it.
 
-    Invariants: `counted_index <= match_index < next_index`; match_index and counted_index rise only, except in `reset`
-    (a new session) and in `stop_counting`; in PROBE and SNAPSHOT nothing is in flight.
+    Invariants: `match_index < next_index`; match_index rises only, except in `reset` (a new session); in PROBE and
+    SNAPSHOT nothing is in flight.
     """
 
     __slots__ = (
-        "answered", "commit_sent", "counted_index", "counting", "inflights", "loading", "match_index", "next_index",
-        "probe_sent", "quiet_ticks", "read_round", "recently_active", "send_due", "state",
+        "answered", "commit_sent", "counting", "inflights", "loading", "match_index", "next_index", "probe_sent",
+        "quiet_ticks", "recently_active", "send_due", "stalled", "state",
     )  # fmt: skip
 
     def __init__(self, next_index: LogIndex, inflights: Inflights) -> None:
         self.state = ProgressState.PROBE
         self.match_index = LogIndex(0)  # the logs are the same through here (inclusive)
-        self.counted_index = LogIndex(0)  # ... durable there, and said by a replica whose word counts
         self.next_index = next_index  # first entry of the next APPEND
         self.inflights = inflights
         self.commit_sent = LogIndex(0)  # the highest commit index that the peer was told
-        self.read_round = 0  # the last read-index round the peer has answered
         self.recently_active = False  # a counting answer came since the last check-quorum
         self.counting = True  # the peer's own word on whether its answers count
         self.answered = True  # something was heard since the last APPEND that put off a heartbeat
         self.quiet_ticks = 0  # ticks since the peer was last sent something
+        self.stalled = False  # nothing was acknowledged between two heartbeat answers
         self.probe_sent = False  # PROBE only: the one APPEND is out
         self.loading = False  # its next entries are being fetched by the shell
         self.send_due = True  # an APPEND may be possible; looked at when the Ready is made
@@ -75,7 +74,6 @@ class Progress:
     def reset(self, next_index: LogIndex) -> None:
         """A new session: whatever the peer said before, it may have forgotten."""
         self.match_index = LogIndex(0)
-        self.counted_index = LogIndex(0)
         self.commit_sent = LogIndex(0)
         self.recently_active = False
         self.counting = True
@@ -89,6 +87,7 @@ class Progress:
         self.inflights.clear()
         self.probe_sent = False
         self.loading = False
+        self.stalled = False
         self.send_due = True
 
     def become_replicate(self) -> None:
@@ -146,13 +145,13 @@ class Progress:
         self.become_probe(LogIndex(min(rejected, hint + 1)))
         return True
 
-    def view(self) -> ProgressView:
-        """A copy for the outside."""
+    def view(self, counted_index: LogIndex) -> ProgressView:
+        """A copy for the outside; `counted_index` is how far the peer counts towards the quorum."""
         return ProgressView(
             state=self.state,
             match_index=self.match_index,
             next_index=self.next_index,
-            counted_index=self.counted_index,
+            counted_index=counted_index,
             inflight_messages=len(self.inflights),
             inflight_size_bytes=self.inflights.size_bytes,
             recently_active=self.recently_active,

@@ -88,8 +88,8 @@ class Message:
     """One message of one group. Which fields carry meaning is told per type in the package docstring.
 
     `counting` is False on answers of a replica that may have forgotten what it promised: such an answer moves
-    `Progress`, never a quorum, check-quorum or read-index. `context` pairs heartbeats with read-index rounds. `force` marks a vote
-    request of a leadership transfer, which leader stickiness does not hold up.
+    `Progress`, never a quorum, check-quorum or read-index. `context` pairs heartbeats with read-index rounds. `force`
+    marks a vote request of a leadership transfer, which leader stickiness does not hold up.
     """
 
     type: MessageType

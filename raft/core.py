@@ -1,0 +1,218 @@
+"""The state of one replica and the changes of role. What each message does stands in the files beside this one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from quorumlog.raft.config import Config
+from quorumlog.raft.errors import InvariantViolation
+from quorumlog.raft.leadership import Leadership
+from quorumlog.raft.log import RaftLog
+from quorumlog.raft.ready import ReadState
+from quorumlog.raft.tracer import Tracer
+from quorumlog.raft.types import (
+    NO_NODE,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    LogIndex,
+    LogReader,
+    Message,
+    NodeId,
+    Role,
+    Term,
+)
+
+
+class Core:
+    """Everything a replica knows.
+
+    Invariants, executed by `check_invariants`: `first_index - 1 <= applied <= commit_index <= last_index` (in repair,
+    `applied` and `commit_index` may stand above `last_index`); `durable_term <= term`; `leadership` is there exactly
+    while `role` is LEADER; every message waiting in an outbox was made in the present term.
+    """
+
+    __slots__ = (
+        "applied",
+        "commit_index",
+        "config",
+        "configuration",
+        "counting",
+        "durable_term",
+        "election_elapsed",
+        "election_timeout",
+        "handed_commit_index",
+        "handed_hard_state",
+        "leader_heard",
+        "leader_id",
+        "leadership",
+        "log",
+        "make_noop",
+        "node_id",
+        "outbox",
+        "outbox_after_sync",
+        "promotable",
+        "quiesced",
+        "read_states",
+        "reads_lost",
+        "ready_number",
+        "rng",
+        "role",
+        "term",
+        "tracer",
+        "vote",
+        "votes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        reader: LogReader,
+        hard_state: HardState,
+        configuration: Configuration,
+        commit_index: LogIndex,
+        applied: LogIndex,
+        rng: random.Random,
+        make_noop: Callable[[LogIndex, Term], bytes],
+        counting: bool,
+        tracer: Tracer,
+    ) -> None:
+        self.config = config
+        self.node_id = config.node_id
+        self.configuration = configuration
+        self.counting = counting
+        self.promotable = counting and config.node_id in configuration.voters
+        self.rng = rng
+        self.make_noop = make_noop
+        self.tracer = tracer
+        self.log = RaftLog(reader)
+
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.durable_term = hard_state.term  # no message of a later term may leave at once
+        self.commit_index = commit_index
+        self.applied = applied
+
+        self.role = Role.FOLLOWER
+        self.leader_id = NO_NODE
+        self.leadership: Leadership | None = None
+        self.votes: dict[NodeId, bool] = {}  # of the election or pre-election under way, by voter
+        self.leader_heard = False  # the leader's session is whole: stickiness holds
+        self.election_elapsed = 0  # ticks since the leader was heard, a vote granted or a campaign begun
+        self.election_timeout = 0
+        self.quiesced = False
+        self.draw_election_timeout()
+
+        self.outbox: list[Message] = []
+        self.outbox_after_sync: list[Message] = []
+        self.read_states: list[ReadState] = []
+        self.reads_lost: list[int] = []
+        self.ready_number = 0
+        self.handed_hard_state = hard_state
+        self.handed_commit_index = commit_index
+
+    def draw_election_timeout(self) -> None:
+        """Redraws the timeout from [election_ticks, 2 * election_ticks), so that campaigns rarely meet (Raft 5.2)."""
+        self.election_timeout = self.config.election_ticks + self.rng.randrange(self.config.election_ticks)
+
+    @property
+    def sticky(self) -> bool:
+        """A live leader was heard within an election timeout: votes are refused (thesis 4.2.3).
+
+        A leader refuses as well: check-quorum makes it step down when it has lost its majority.
+        """
+        if self.role is Role.LEADER:
+            return True
+        return self.leader_heard and self.leader_id != NO_NODE and self.election_elapsed < self.config.election_ticks
+
+    def commit_to(self, index: LogIndex) -> None:
+        """Raises the commit index; a lower `index` is old news."""
+        if index > self.commit_index:
+            assert index <= self.log.last_index, f"commit {index}, the last entry is {self.log.last_index}"
+            self.commit_index = index
+            self.tracer.on_commit(index)
+
+    def hear_leader(self, leader_id: NodeId) -> None:
+        """A message of the present term's leader arrived."""
+        if self.role is not Role.FOLLOWER or self.leader_id != leader_id:
+            self.become_follower(self.term, leader_id)
+            return
+        self.election_elapsed = 0
+        if not self.leader_heard:
+            self.leader_heard = True
+            self.draw_election_timeout()  # it was shortened when the leader seemed lost
+
+    def wake(self) -> None:
+        """Starts ticking again."""
+        if not self.quiesced:
+            return
+        self.quiesced = False
+        self.election_elapsed = 0
+        if self.leadership is not None:
+            self.leadership.check_elapsed = 0
+            self.leadership.idle_elapsed = 0
+            for progress in self.leadership.progress.values():
+                progress.quiet_ticks = self.config.heartbeat_ticks  # the next tick wakes the followers
+        self.tracer.on_quiesced(False)
+
+    def become_follower(self, term: Term, leader_id: NodeId) -> None:
+        """Follows `leader_id` in `term`, or waits for a leader when it is `NO_NODE`."""
+        self._enter_term(term)
+        self.leave_leadership()
+        self._become(Role.FOLLOWER, leader_id)
+        self.leader_heard = leader_id != NO_NODE
+
+    def become_pre_candidate(self) -> None:
+        """Asks whether a campaign could be won, without touching the term (thesis 9.6)."""
+        assert self.promotable, "a replica that is no counting voter campaigns"
+        assert self.role is not Role.LEADER, "a leader campaigns"
+        self._become(Role.PRE_CANDIDATE, NO_NODE)
+
+    def become_candidate(self) -> None:
+        """Opens a new term with a vote for itself, which counts once it is durable."""
+        assert self.promotable, "a replica that is no counting voter campaigns"
+        assert self.role is not Role.LEADER, "a leader campaigns"
+        self._enter_term(Term(self.term + 1))
+        self.vote = self.node_id
+        self._become(Role.CANDIDATE, NO_NODE)
+
+    def become_leader(self) -> None:
+        """Leads the present term, which starts with a no-op: only its commit commits what came before (Raft 5.4.2)."""
+        assert self.role is Role.CANDIDATE, f"a {self.role.value} wins an election"
+        next_index = LogIndex(self.log.last_index + 1)
+        self.leadership = Leadership(self.config, self.configuration, next_index, self.log.stable_index)
+        self._become(Role.LEADER, self.node_id)
+        self.log.append([Entry(next_index, self.term, EntryKind.NOOP, self.make_noop(next_index, self.term))])
+
+    def leave_leadership(self) -> None:
+        """Drops what only a leader has; reads under way are reported as lost."""
+        if self.leadership is not None:
+            self.reads_lost.extend(self.leadership.reads.abandon())
+            self.leadership = None
+
+    def _become(self, role: Role, leader_id: NodeId) -> None:
+        self.wake()
+        self.role = role
+        self.leader_id = leader_id
+        self.leader_heard = False
+        self.votes = {}
+        self.election_elapsed = 0
+        self.draw_election_timeout()
+        self.tracer.on_role(role, self.term, leader_id)
+
+    def _enter_term(self, term: Term) -> None:
+        """Moves to a later term without a vote in it. Messages of the old term that have not left are dropped.
+
+        The network may lose any message, so dropping is always allowed; it keeps an acknowledgement of the old term
+        from leaving after the entry it speaks of has been truncated in the new one.
+        """
+        if term == self.term:
+            return
+        if term < self.term:
+            raise InvariantViolation(f"term falls from {self.term} to {term}")
+        self.term = term
+        self.vote = NO_NODE
+        self.outbox.clear()
+        self.outbox_after_sync.clear()

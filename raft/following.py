@@ -1,0 +1,115 @@
+"""The follower's side of replication (Raft 5.3)."""
+
+from __future__ import annotations
+
+from quorumlog.raft.core import Core
+from quorumlog.raft.types import Entry, LogIndex, Message, MessageType, Term
+
+ZERO = LogIndex(0)
+
+
+def handle_append(core: Core, message: Message) -> None:
+    """Takes entries over from the leader. What is already here is never touched: only a conflicting term truncates."""
+    core.hear_leader(message.sender)
+    log = core.log
+    entries = message.entries
+    previous = message.index
+    if previous < log.first_index - 1:
+        # The prefix is compacted, so it is committed and the leader has it too: not a conflict, just long known.
+        entries = tuple(entry for entry in entries if entry.index >= log.first_index)
+        matched = LogIndex(max(message.index + len(message.entries), min(core.commit_index, log.last_index)))
+    elif log.holds(previous, message.log_term):
+        matched = LogIndex(previous + len(entries))
+    else:
+        _refuse_append(core, message)
+        return
+    if entries:
+        _take_over(core, entries)
+    # Only what this APPEND has shown to be the leader's may be committed on its word.
+    core.commit_to(min(message.commit_index, matched))
+    core.outbox_after_sync.append(
+        Message(
+            MessageType.APPEND_RESPONSE,
+            core.node_id,
+            message.sender,
+            core.term,
+            index=matched,
+            last_index=log.last_index,
+            stable_index=log.last_index,  # durable by the time the answer leaves
+            counting=core.counting,
+        )
+    )
+
+
+def handle_heartbeat(core: Core, message: Message) -> None:
+    """Hears the leader, learns the commit index, and goes to sleep with it when asked and nothing is open."""
+    core.hear_leader(message.sender)
+    if core.counting:
+        # The leader names no more than it knows to match here. A replica that has forgotten may hold something else
+        # there by now, so it learns the commit index from APPENDs alone.
+        core.commit_to(message.commit_index)
+    if message.quiesce and core.commit_index == core.log.last_index:
+        if not core.quiesced:
+            core.quiesced = True
+            core.tracer.on_quiesced(True)
+        return
+    core.outbox.append(
+        Message(
+            MessageType.HEARTBEAT_RESPONSE,
+            core.node_id,
+            message.sender,
+            core.term,
+            last_index=core.log.last_index,
+            counting=core.counting,
+            context=message.context,
+        )
+    )
+
+
+def answer_older_leader(core: Core, message: Message) -> None:
+    """Tells a leader of an older term that its time is over; it might otherwise go on until check-quorum."""
+    _answer_rejected(core, message, ZERO, Term(0))
+
+
+def _take_over(core: Core, entries: tuple[Entry, ...]) -> None:
+    log = core.log
+    first = entries[0].index
+    if first <= log.last_index:
+        known = 0
+        for entry in entries:
+            if entry.index > log.last_index:
+                break
+            if log.term(entry.index) != entry.term:
+                assert entry.index > core.commit_index, f"committed entry {entry.index} would be truncated"
+                core.tracer.on_truncate(entry.index, log.last_index)
+                log.truncate(entry.index)
+                break
+            known += 1
+        entries = entries[known:]
+    if entries:
+        log.append(entries)
+
+
+def _refuse_append(core: Core, message: Message) -> None:
+    """Names the last entry here that may match: behind it all terms are above the leader's at that place."""
+    log = core.log
+    hint = log.last_at_or_below_term(message.index, message.log_term)
+    _answer_rejected(core, message, hint, log.term(hint) if hint >= log.first_index - 1 else Term(0))
+
+
+def _answer_rejected(core: Core, message: Message, hint_index: LogIndex, hint_term: Term) -> None:
+    core.outbox_after_sync.append(
+        Message(
+            MessageType.APPEND_RESPONSE,
+            core.node_id,
+            message.sender,
+            core.term,
+            index=message.index,
+            reject=True,
+            hint_index=hint_index,
+            hint_term=hint_term,
+            last_index=core.log.last_index,
+            stable_index=core.log.last_index,
+            counting=core.counting,
+        )
+    )
