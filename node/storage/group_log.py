@@ -30,6 +30,7 @@ from quorumlog.node.storage.interface import Family, Storage, WriteBatch
 from quorumlog.node.storage.keys import INDEX_MAX, group_range, index_of_log_key, log_key
 from quorumlog.node.storage.sparse_index import BYTES_PER_ROW, ENTRIES_PER_ROW, Milestone
 from quorumlog.node.storage.tail_cache import TailCache
+from quorumlog.node.storage.timestamps import max_timestamp_of
 from quorumlog.raft.types import Entry, LogIndex, Term
 
 TAIL_BYTES_MAX_DEFAULT: Final = 2 << 20
@@ -46,7 +47,7 @@ class GroupLog:
         storage: Storage,
         group_id: int,
         *,
-        max_timestamp: MaxTimestamp,
+        max_timestamp: MaxTimestamp = max_timestamp_of,
         tail_bytes_max: int = TAIL_BYTES_MAX_DEFAULT,
     ) -> None:
         assert group_id > 0, "group id 0 is the node itself"

@@ -1,0 +1,273 @@
+"""Storage in RocksDB: the only place that imports rocksdict.
+
+How rocksdict behaves, and what follows (rocksdict 0.3.29, measured):
+
+- write, get and iterators hold the GIL; flush_wal, flush, compact_range, a list get release it. Hence who calls what.
+- A refused write ("Result incomplete" under no_slowdown) has used its batch up, so RocksDB's batch is made from ours at
+  each attempt.
+- An iterator ends silently at a damaged block, and only status() says so; get and list get raise.
+- The lower bound of ReadOptions is ignored, so a scan compares keys itself.
+- A failed sync or write is latched: everything fails until the next opening, and the failed write may be there then.
+- A database stays open (and locked) as long as any handle of it lives, a column family's too.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rocksdict import Cache, DbClosedError, DBRecoveryMode, Rdict, WriteOptions
+from rocksdict import WriteBatch as RocksBatch
+
+from quorumlog.node.errors import StorageBusy, StorageCorrupt, StorageError, StorageFailed, StorageLocked
+from quorumlog.node.storage.interface import ChangeKind, Family, Pressure, RecoveryMode, WriteBatch
+from quorumlog.node.storage.keys import NODE_WIDE, MetaRow, meta_key
+from quorumlog.node.storage.rocks_options import (
+    DEFAULT_MEMORY,
+    LEVEL_ZERO_SLOWDOWN_FILES,
+    MEMTABLES_FULL_MAX,
+    PENDING_COMPACTION_SLOWDOWN_BYTES,
+    MemoryBudget,
+    database_options,
+    family_options,
+)
+
+_FAMILY_NAMES: Final = {Family.LOG: "log", Family.INDEX: "index", Family.STATE: "state", Family.META: "meta"}
+"""Names of the column families; on disk, so they never change."""
+
+_SIZE_PROPERTIES: Final = (
+    "rocksdb.total-sst-files-size",
+    "rocksdb.total-blob-file-size",
+    "rocksdb.size-all-mem-tables",
+)
+_DATABASE_ID_KEY: Final = meta_key(NODE_WIDE, MetaRow.DATABASE_ID)
+
+
+class RocksStorage:
+    """`Storage` in the folder `path`, made when it does not exist (its parent must).
+
+    Opening raises StorageLocked when another process has it open, StorageCorrupt when `recovery` refuses what is there,
+    StorageFailed when the file system does.
+    """
+
+    def __init__(
+        self, path: Path, recovery: RecoveryMode = RecoveryMode.TOLERATE_TAIL, memory: MemoryBudget = DEFAULT_MEMORY
+    ) -> None:
+        self.path = path
+        self.syncs = 0
+        options = database_options(memory, getattr(DBRecoveryMode, recovery.value)())
+        cache = Cache(memory.block_cache_bytes)
+        families = {name: family_options(family, memory, cache) for family, name in _FAMILY_NAMES.items()}
+        families["default"] = family_options(Family.META, memory, cache)  # RocksDB demands it; nothing is kept there
+        try:
+            self._database = Rdict(str(path), options, families)
+        except Exception as error:
+            raise _opening_error(error, path) from error
+        self._families = tuple(self._database.get_column_family(_FAMILY_NAMES[family]) for family in Family)
+        self._handles = [self._database.get_column_family_handle(_FAMILY_NAMES[family]) for family in Family]
+        self._write_options = WriteOptions()
+        self._write_options.no_slowdown = True
+        self._closed = False
+        try:
+            self._database_id = self._read_or_draw_database_id()
+        except BaseException:
+            self._release()
+            raise
+
+    def new_batch(self) -> WriteBatch:
+        """See Storage."""
+        return WriteBatch()
+
+    def write(self, batch: WriteBatch) -> None:
+        """See Storage."""
+        handles = self._handles
+        changes = RocksBatch(raw_mode=True)
+        put = changes.put
+        for kind, family, key, value in batch.changes:
+            if kind is ChangeKind.PUT:
+                put(key, value, handles[family])
+            elif kind is ChangeKind.DELETE:
+                changes.delete(key, handles[family])
+            else:
+                changes.delete_range(key, value, handles[family])
+        try:
+            self._database.write(changes, self._write_options)
+        except DbClosedError:
+            raise
+        except Exception as error:
+            if str(error).startswith("Result incomplete"):
+                raise StorageBusy(
+                    f"the database in {self.path} is behind with flushing or compaction: {error}"
+                ) from error
+            raise self._failed("write", error) from error
+
+    def sync(self) -> None:
+        """See Storage."""
+        try:
+            self._database.flush_wal(True)
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._failed("sync", error) from error
+        self.syncs += 1
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        """See Storage."""
+        try:
+            value: bytes | None = self._families[family].get(key)
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._read_error(error) from error
+        return value
+
+    def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See Storage."""
+        try:
+            values: list[bytes | None] | None = self._families[family].get(list(keys))
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._read_error(error) from error
+        assert values is not None, "a list get answers with a list"
+        return values
+
+    def scan(
+        self, family: Family, start: bytes, end_exclusive: bytes, *, reverse: bool = False, limit: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """See Storage."""
+        if start >= end_exclusive:
+            return []
+        pairs: list[tuple[bytes, bytes]] = []
+        try:
+            iterator = self._families[family].iter()
+            if reverse:
+                iterator.seek_for_prev(end_exclusive)
+                if iterator.valid() and iterator.key() == end_exclusive:
+                    iterator.prev()
+            else:
+                iterator.seek(start)
+            advance = iterator.prev if reverse else iterator.next
+            while (limit is None or len(pairs) < limit) and iterator.valid():
+                key = iterator.key()
+                if not start <= key < end_exclusive:
+                    break
+                pairs.append((key, iterator.value()))
+                advance()
+            iterator.status()  # an iterator is just as invalid at the end as at a damaged block
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._read_error(error) from error
+        return pairs
+
+    def sequence_number(self) -> int:
+        """See Storage."""
+        return self._database.latest_sequence_number()
+
+    def database_id(self) -> bytes:
+        """See Storage."""
+        return self._database_id
+
+    def pressure(self) -> Pressure:
+        """See Storage; a few microseconds."""
+        level_zero_files = memtables = pending_bytes = 0
+        for family in self._families:
+            level_zero_files = max(level_zero_files, _property(family, "rocksdb.num-files-at-level0"))
+            memtables = max(memtables, _property(family, "rocksdb.num-immutable-mem-table"))
+            pending_bytes = max(pending_bytes, _property(family, "rocksdb.estimate-pending-compaction-bytes"))
+        ratios = (
+            level_zero_files / LEVEL_ZERO_SLOWDOWN_FILES,
+            memtables / MEMTABLES_FULL_MAX,
+            pending_bytes / PENDING_COMPACTION_SLOWDOWN_BYTES,
+        )
+        return Pressure(max(ratios), *ratios)
+
+    def size_bytes(self) -> int:
+        """See Storage: tables, blob files, and what is still in memory and in the write-ahead log."""
+        return sum(_property(family, name) for family in self._families for name in _SIZE_PROPERTIES)
+
+    def flush(self) -> None:
+        """See Storage."""
+        try:
+            for family in self._families:
+                family.flush()
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._failed("flush", error) from error
+
+    def reclaim(self, family: Family, start: bytes, end_exclusive: bytes) -> None:
+        """See Storage.
+
+        A deleted range is only a mark until the tables under it are compacted, and a blob file goes when nothing points
+        into it any more: flush the mark, then compact under it.
+        """
+        try:
+            self._families[family].flush()
+            self._families[family].compact_range(start, end_exclusive)
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._read_error(error) from error
+
+    def close(self) -> None:
+        """See Storage."""
+        if self._closed:
+            return
+        try:
+            self.sync()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of every handle: each keeps the database open, and with it the lock of the folder."""
+        self._closed = True
+        self._handles.clear()
+        for family in self._families:
+            family.close()
+        self._database.close()
+
+    def _read_or_draw_database_id(self) -> bytes:
+        stored = self.get(Family.META, _DATABASE_ID_KEY)
+        if stored is not None:
+            return stored
+        drawn = secrets.token_bytes(16)
+        batch = self.new_batch()
+        batch.put(Family.META, _DATABASE_ID_KEY, drawn)
+        self.write(batch)
+        self.sync()
+        return drawn
+
+    def _failed(self, what: str, error: Exception) -> StorageFailed:
+        return StorageFailed(
+            f"{what} in {self.path} failed, its outcome is unknown: {error}. Check the disk (space, dmesg), then start "
+            "the node again"
+        )
+
+    def _read_error(self, error: Exception) -> StorageError:
+        if str(error).startswith("Corruption"):
+            return StorageCorrupt(
+                f"the database in {self.path} is damaged: {error}. Check the disk; the replica must be repaired from "
+                "its peers"
+            )
+        return StorageFailed(f"reading in {self.path} failed: {error}. Check the disk, then start the node again")
+
+
+def _property(family: Rdict, name: str) -> int:
+    value = family.property_int_value(name)
+    return 0 if value is None else value
+
+
+def _opening_error(error: Exception, path: Path) -> StorageError:
+    text = str(error)
+    if "lock hold by current process" in text or "Resource temporarily unavailable" in text:
+        return StorageLocked(
+            f"the database in {path} is in use: another node is probably running on this folder. Stop it, or give this "
+            f"node a folder of its own ({text})"
+        )
+    if text.startswith("Corruption"):
+        return StorageCorrupt(f"the database in {path} does not open: {text}")
+    return StorageFailed(f"the database in {path} does not open: {text}. Check that the disk works and has space")
