@@ -1,0 +1,59 @@
+# The verbs of this repository. Each calls what it needs; `make setup` starts from Python 3.11 and pip alone.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+LOCK := requirements-dev.lock
+
+# What is installed is named by a hash of what decides it, so that changing any of it installs again. The list of files is
+# part of it because a strict editable install links file by file (in exchange, type checkers see the package).
+LOCK_HASH := $(shell cat $(LOCK) | sha256sum | cut -c1-16)
+TREE_HASH := $(shell { cat pyproject.toml $(LOCK); find client node proto raft -name '*.py' -o -name '*.pyi' | LC_ALL=C sort; } \
+	| sha256sum | cut -c1-16)
+LOCKED := .venv/.locked-$(LOCK_HASH)
+INSTALLED := .venv/.installed-$(TREE_HASH)
+
+# Tests that start processes of their own share the machine with nothing else.
+ALONE := $(wildcard tests/integration tests/packaging)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint proto bench lock
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+setup: $(INSTALLED) ## make .venv from nothing, as the lock file says
+
+$(LOCKED): | $(LOCK)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quorumlog needs Python 3.11 or newer")'
+	$(BIN)/pip install --quiet --require-hashes --requirement $(LOCK)
+	rm -f .venv/.locked-* && touch $@
+
+$(INSTALLED): $(LOCKED)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . --config-settings editable_mode=strict
+	rm -f .venv/.installed-* && touch $@
+
+demo: setup ## three nodes, real data, a leader killed; under a minute
+	$(BIN)/python -m quorumlog.demo
+
+test: setup ## everything that proves it
+	$(BIN)/pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE)) tests
+	$(if $(ALONE),$(BIN)/pytest $(ALONE))
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p quorumlog
+	$(BIN)/mypy tests
+
+proto: setup ## generate the Python code of proto/*.proto
+	PYTHON=$(CURDIR)/$(BIN)/python proto/generate
+
+bench: setup ## throughput and latency of three nodes on this machine
+	$(BIN)/quorumlog bench produce --output json
+	$(BIN)/quorumlog bench latency --output json
+
+lock: ## resolve the lock file anew (needs uv)
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-header --no-annotate --upgrade \
+		--extra dev --extra node --extra fast --output-file $(LOCK) pyproject.toml
