@@ -1,0 +1,267 @@
+"""Calls to the cluster: whom to ask, how long, and what to believe afterwards."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+from grpc import aio
+
+from quorumlog.aio.channels import Connection, Pool, diagnose, rpc_failed
+from quorumlog.backoff import full_jitter
+from quorumlog.clock import monotonic
+from quorumlog.errors import (
+    ConnectionFailed,
+    Fatal,
+    QuorumlogError,
+    TimedOut,
+    UnknownTopic,
+    from_wire,
+)
+from quorumlog.metadata import MetadataCache, Topic
+from quorumlog.proto import client_pb2 as pb
+
+# One node is given this long to answer a small question before another one is asked.
+ATTEMPT_SECONDS = 5.0
+
+
+class Answer(Protocol):
+    """An answer that may carry an error."""
+
+    @property
+    def error(self) -> pb.Error:
+        """The error, if `HasField("error")`."""
+        ...
+
+    def HasField(self, field_name: "str") -> bool:  # noqa: N802 - protobuf's name
+        """Whether a field is set."""
+        ...
+
+
+_A = TypeVar("_A")
+Call = Callable[[Connection, float], Awaitable[_A]]
+"""One question to one node: (connection, timeout in seconds) -> answer."""
+
+
+class Deadline:
+    """A point in time by which something must be done.
+
+    Args:
+        timeout: seconds from now; None: never.
+    """
+
+    __slots__ = ("at", "timeout")
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        self.at = None if timeout is None else monotonic() + timeout
+
+    def remaining(self, cap: float) -> float:
+        """Return the seconds left, at most `cap`."""
+        return cap if self.at is None else max(0.0, min(cap, self.at - monotonic()))
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return self.at is not None and monotonic() >= self.at
+
+
+class Cluster:
+    """The cluster as one client sees it.
+
+    Args:
+        bootstrap: addresses to begin with, and to fall back to.
+        client_id: how this client calls itself.
+        rng: jitter and the choice of whom to ask.
+    """
+
+    def __init__(self, bootstrap: list[str], client_id: str, rng: random.Random) -> None:
+        self.bootstrap = bootstrap
+        self.client_id = client_id
+        self.rng = rng
+        self.pool = Pool(client_id)
+        self.cache = MetadataCache()
+        self._refreshing: dict[frozenset[str], asyncio.Task[dict[str, QuorumlogError]]] = {}
+
+    async def connect(self, timeout: float | None) -> None:
+        """Reach any node and learn who the others are.
+
+        Raises:
+            ConnectionFailed: none answered; it names each address and what is wrong with it.
+            WrongCluster: the addresses belong to different clusters.
+        """
+        await self._ask_anyone(self._metadata_call(pb.MetadataRequest(no_topics=True)), Deadline(timeout))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for task in self._refreshing.values():
+            task.cancel()
+        await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
+        await self.pool.close()
+
+    # -- asking
+
+    async def ask(self, address: str, call: Call[_A], timeout: float) -> _A:
+        """Ask one node once.
+
+        Raises:
+            QuorumlogError: what the node answered, or why it did not.
+        """
+        connection = await self.pool.get(address, timeout)
+        try:
+            answer = await call(connection, timeout)
+        except aio.AioRpcError as error:
+            raise rpc_failed(address, error) from error
+        error = getattr(answer, "error", None)
+        if error is not None and error.code != pb.OK:
+            raise from_wire(error)
+        return answer
+
+    async def ask_anyone(self, call: Call[_A], timeout: float | None) -> _A:
+        """Ask one node after the other until one answers, for at most `timeout` seconds.
+
+        Raises:
+            QuorumlogError: a node refused for good, or the last reason when time was up.
+        """
+        return await self._ask_anyone(call, Deadline(timeout))
+
+    async def _ask_anyone(self, call: Call[_A], deadline: Deadline) -> _A:
+        failures = 0
+        while True:
+            causes: dict[str, QuorumlogError] = {}
+            for address in self._candidates():
+                try:
+                    return await self.ask(address, call, deadline.remaining(ATTEMPT_SECONDS))
+                except QuorumlogError as error:
+                    if not error.retriable:
+                        raise
+                    causes[address] = error
+                if deadline.passed:
+                    break
+            failures += 1
+            if deadline.passed:
+                raise await self._unanswered(causes, deadline)
+            await asyncio.sleep(deadline.remaining(full_jitter(failures, self.rng)))
+
+    def _candidates(self) -> list[str]:
+        nodes = self.cache.addresses()
+        first = [self.cache.cluster_leader] if self.cache.cluster_leader else []
+        return list(dict.fromkeys([*first, *nodes, *self.bootstrap]))
+
+    async def _unanswered(self, causes: dict[str, QuorumlogError], deadline: Deadline) -> QuorumlogError:
+        spoken = [error for error in causes.values() if not isinstance(error, (ConnectionFailed, TimedOut))]
+        if spoken:
+            return spoken[0]
+        found = await asyncio.gather(*(diagnose(address) for address in causes))
+        if not found:
+            return TimedOut(f"no node was asked within {deadline.timeout} s", hint="give a longer timeout")
+        if len(found) == 1:
+            return found[0]
+        return ConnectionFailed(
+            "no node answers: " + "; ".join(error.message for error in found),
+            hint=found[0].hint,
+            address=",".join(error.address for error in found),
+            stage=found[0].stage,
+        )
+
+    async def ask_leader(
+        self, believed: Callable[[], str], call: Call[_A], timeout: float | None, *, learn: Callable[[str], None]
+    ) -> _A:
+        """Ask the node that leads something, following redirects and waiting out elections for at most `timeout` seconds.
+
+        Args:
+            believed: address of the leader as far as known; empty: anyone may be asked who it is.
+            call: the question.
+            timeout: seconds; None: no limit.
+            learn: called with what turned out: an address, or empty where the one believed in was wrong.
+
+        Raises:
+            QuorumlogError: a refusal for good, or the last reason when time was up.
+        """
+        deadline = Deadline(timeout)
+        failures = 0
+        turn = 0
+        while True:
+            others = self._candidates()
+            address = believed() or others[turn % len(others)]
+            turn += 1
+            try:
+                return await self.ask(address, call, deadline.remaining(max(ATTEMPT_SECONDS, timeout or 0.0)))
+            except QuorumlogError as error:
+                if not error.retriable:
+                    raise
+                if deadline.passed:
+                    raise (await diagnose(address) if isinstance(error, ConnectionFailed) else error) from error
+                learn(error.leader if error.leader != address else "")
+                if error.leader and error.leader != address and failures == 0:
+                    failures += 1
+                    continue
+                failures += 1
+                wait = max(full_jitter(failures, self.rng), error.retry_after_seconds)
+            await asyncio.sleep(deadline.remaining(wait))
+
+    async def ask_cluster_leader(self, call: Call[_A], timeout: float | None) -> _A:
+        """Ask the leader of the cluster's metadata; see `ask_leader`."""
+
+        def learn(address: str) -> None:
+            self.cache.cluster_leader = address
+
+        return await self.ask_leader(lambda: self.cache.cluster_leader, call, timeout, learn=learn)
+
+    # -- metadata
+
+    def _metadata_call(self, request: pb.MetadataRequest) -> Call[dict[str, QuorumlogError]]:
+        async def call(connection: Connection, timeout: float) -> dict[str, QuorumlogError]:
+            response = await connection.log.Metadata(request, timeout=timeout)
+            if response.HasField("error") and response.error.code != pb.OK:
+                raise from_wire(response.error)
+            if self.cache.cluster_id and response.cluster_id and response.cluster_id != self.cache.cluster_id:
+                raise Fatal(
+                    f"{connection.address} belongs to another cluster than the nodes asked before",
+                    hint="check the bootstrap and the advertised addresses",
+                    code="WRONG_CLUSTER",
+                )
+            failed = self.cache.update(response)
+            self.pool.cluster_id = self.cache.cluster_id
+            return failed
+
+        return call
+
+    async def refresh(self, topics: Iterable[str], timeout: float | None) -> dict[str, QuorumlogError]:
+        """Ask about topics (none: all of them) and return those that have errors. The same question is asked once at a time."""
+        wanted = frozenset(topics)
+        task = self._refreshing.get(wanted)
+        if task is None:
+            task = asyncio.ensure_future(self._refresh(wanted, timeout))
+            self._refreshing[wanted] = task
+            task.add_done_callback(lambda _: self._refreshing.pop(wanted, None))
+        return await asyncio.shield(task)
+
+    async def _refresh(self, topics: frozenset[str], timeout: float | None) -> dict[str, QuorumlogError]:
+        call = self._metadata_call(pb.MetadataRequest(topics=sorted(topics)))
+        return await self._ask_anyone(call, Deadline(timeout))
+
+    async def topic(self, name: str, timeout: float | None) -> Topic:
+        """Return a topic, from memory where possible.
+
+        Raises:
+            UnknownTopic: there is none; other errors as the node says.
+        """
+        deadline = Deadline(timeout)
+        failures = 0
+        while True:
+            known = self.cache.topics.get(name)
+            if known is not None and known.leaders:
+                return known
+            failed = await self.refresh([name], deadline.remaining(60.0) if timeout is not None else None)
+            error = failed.get(name)
+            if error is None and name in self.cache.topics and self.cache.topics[name].leaders:
+                return self.cache.topics[name]
+            if error is None:
+                error = UnknownTopic(
+                    f"no topic {name!r}", hint="create it: quorumlog topic create NAME", code="UNKNOWN_TOPIC"
+                )
+            failures += 1
+            if not error.retriable or deadline.passed:
+                raise error
+            await asyncio.sleep(deadline.remaining(full_jitter(failures, self.rng)))
