@@ -25,6 +25,8 @@ from quorumlog.node.errors import StorageBusy, StorageCorrupt, StorageError, Sto
 from quorumlog.node.storage.interface import ChangeKind, Family, Pressure, RecoveryMode, WriteBatch
 from quorumlog.node.storage.keys import NODE_WIDE, MetaRow, meta_key
 from quorumlog.node.storage.rocks_options import (
+    BLOB_GARBAGE_AGE,
+    BLOB_GARBAGE_AGE_OPTION,
     DEFAULT_MEMORY,
     LEVEL_ZERO_SLOWDOWN_FILES,
     MEMTABLES_FULL_MAX,
@@ -203,11 +205,17 @@ class RocksStorage:
         """See Storage.
 
         A deleted range is only a mark until the tables under it are compacted, and a blob file goes when nothing points
-        into it any more: flush the mark, then compact under it.
+        into it any more. So: flush the mark, compact under it, and let that compaction move what lives out of blob
+        files of any age, not only of the older ones as in the background. One thread at a time.
         """
+        table = self._families[family]
         try:
-            self._families[family].flush()
-            self._families[family].compact_range(start, end_exclusive)
+            table.flush()
+            table.set_options({BLOB_GARBAGE_AGE_OPTION: "1.0"})
+            try:
+                table.compact_range(start, end_exclusive)
+            finally:
+                table.set_options({BLOB_GARBAGE_AGE_OPTION: str(BLOB_GARBAGE_AGE)})
         except DbClosedError:
             raise
         except Exception as error:

@@ -26,9 +26,12 @@ _BLOB_BYTES_MIN: Final = 4096
 reading many of them back to back is faster from a table."""
 
 _BLOB_FILE_BYTES: Final = 64 << 20
-_BLOB_GARBAGE_AGE: Final = 0.5
-"""Compaction moves what lives in the older half of the blob files, so that one group's old entries do not keep a file
+BLOB_GARBAGE_AGE: Final = 0.5
+"""Background compaction moves what lives in the older half of the blob files, so that one group's old entries do not keep a file
 that all others have left."""
+
+BLOB_GARBAGE_AGE_OPTION: Final = "blob_garbage_collection_age_cutoff"
+"""RocksDB's name of that share, which can be changed while the database is open."""
 
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOG_FILES: Final = 3
@@ -110,6 +113,6 @@ def family_options(family: Family, memory: MemoryBudget, cache: Cache) -> Option
         options.set_blob_file_size(_BLOB_FILE_BYTES)
         options.set_blob_compression_type(DBCompressionType.none())
         options.set_enable_blob_gc(True)
-        options.set_blob_gc_age_cutoff(_BLOB_GARBAGE_AGE)
-        options.set_blob_gc_force_threshold(_BLOB_GARBAGE_AGE)
+        options.set_blob_gc_age_cutoff(BLOB_GARBAGE_AGE)
+        options.set_blob_gc_force_threshold(BLOB_GARBAGE_AGE)
     return options
