@@ -60,13 +60,25 @@ class DatabaseFolder:
     def open(self, mode: RecoveryMode) -> Storage:
         """Open or make the database; see Database."""
         names = self._files.list_names(DATABASE_NAME)
-        if names and "CURRENT" not in names:
-            # RocksDB would take this for an empty folder, make a new database in it and delete the tables of the old.
-            raise StorageCorrupt(f"database {self.path} has files but no CURRENT among them")
+        if names:
+            self._check_manifest(names)
         storage = self._opener(self.path, mode)
         if not names:
             self._files.sync_folder()
         return storage
+
+    def _check_manifest(self, names: list[str]) -> None:
+        """Raise StorageCorrupt unless CURRENT names a manifest that is there.
+
+        Without CURRENT RocksDB would take the folder for an empty one, make a new database in it and delete the tables
+        of the old. A missing manifest it reports like any failure of the file system, as if trying again could help.
+        """
+        current = self._files.read(f"{DATABASE_NAME}/CURRENT")
+        if current is None:
+            raise StorageCorrupt(f"database {self.path} has files but no CURRENT among them")
+        manifest = current.decode("utf-8", "replace").strip()
+        if manifest not in names:
+            raise StorageCorrupt(f"database {self.path} lacks its manifest: CURRENT says {manifest!r}")
 
     def copy_wal(self, folder: str) -> None:
         """Copy the `*.log` files; see Database."""

@@ -207,6 +207,12 @@ class _Opening:
         )
         return ""
 
+    def _make_database(self) -> Storage:
+        """Make an empty database. Its id is put into a table at once, so that a lost log does not take it along."""
+        storage = self._database.open(RecoveryMode.TOLERATE_TAIL)
+        storage.flush()
+        return storage
+
     # --- what becomes of it ------------------------------------------------------------------------------------------
 
     def _restore_votes(self, votes_lost: str | None) -> None:
@@ -264,7 +270,7 @@ class _Opening:
                     "was salvaged from it"
                 )
             self._mark(Mark(NO_DATABASE, 0, repair_id))
-            self._storage = self._database.open(RecoveryMode.TOLERATE_TAIL)
+            self._storage = self._make_database()
         sequence = self._storage.sequence_number()
         self._storage.sync()
         self._mark(Mark(self._storage.database_id(), sequence, repair_id))
@@ -297,7 +303,7 @@ class _Opening:
         self._files.replace(CREATING_NAME, b"")
         if self._database.exists() and self._open_database():
             self._database.move(self._quarantine("database", "the making of this data folder was cut off"))
-        storage = self._storage = self._storage or self._database.open(RecoveryMode.TOLERATE_TAIL)
+        storage = self._storage = self._storage or self._make_database()
         sequence = storage.sequence_number()
         storage.sync()
         self._watermark = Watermark.create(self._files, Mark(storage.database_id(), sequence))
