@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from rocksdict import Cache, DbClosedError, DBRecoveryMode, Rdict, WriteOptions
+from rocksdict import Cache, DBRecoveryMode, Rdict, WriteOptions
 from rocksdict import WriteBatch as RocksBatch
 
 from quorumlog.node.errors import StorageBusy, StorageCorrupt, StorageError, StorageFailed, StorageLocked
@@ -67,7 +67,9 @@ class RocksStorage:
             self._database = Rdict(str(path), options, families)
         except Exception as error:
             raise _opening_error(error, path) from error
-        self._families = tuple(self._database.get_column_family(_FAMILY_NAMES[family]) for family in Family)
+        self._families: tuple[Rdict, ...] = tuple(
+            self._database.get_column_family(_FAMILY_NAMES[family]) for family in Family
+        )
         self._handles = [self._database.get_column_family_handle(_FAMILY_NAMES[family]) for family in Family]
         self._write_options = WriteOptions()
         self._write_options.no_slowdown = True
@@ -84,6 +86,7 @@ class RocksStorage:
 
     def write(self, batch: WriteBatch) -> None:
         """See Storage."""
+        assert not self._closed, "storage is closed"
         handles = self._handles
         changes = RocksBatch(raw_mode=True)
         put = changes.put
@@ -96,8 +99,6 @@ class RocksStorage:
                 changes.delete_range(key, value, handles[family])
         try:
             self._database.write(changes, self._write_options)
-        except DbClosedError:
-            raise
         except Exception as error:
             if str(error).startswith("Result incomplete"):
                 raise StorageBusy(
@@ -107,30 +108,27 @@ class RocksStorage:
 
     def sync(self) -> None:
         """See Storage."""
+        assert not self._closed, "storage is closed"
         try:
             self._database.flush_wal(True)
-        except DbClosedError:
-            raise
         except Exception as error:
             raise self._failed("sync", error) from error
         self.syncs += 1
 
     def get(self, family: Family, key: bytes) -> bytes | None:
         """See Storage."""
+        table = self._table(family)
         try:
-            value: bytes | None = self._families[family].get(key)
-        except DbClosedError:
-            raise
+            value: bytes | None = table.get(key)
         except Exception as error:
             raise self._read_error(error) from error
         return value
 
     def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
         """See Storage."""
+        table = self._table(family)
         try:
-            values: list[bytes | None] | None = self._families[family].get(list(keys))
-        except DbClosedError:
-            raise
+            values: list[bytes | None] | None = table.get(list(keys))
         except Exception as error:
             raise self._read_error(error) from error
         assert values is not None, "a list get answers with a list"
@@ -140,11 +138,12 @@ class RocksStorage:
         self, family: Family, start: bytes, end_exclusive: bytes, *, reverse: bool = False, limit: int | None = None
     ) -> list[tuple[bytes, bytes]]:
         """See Storage."""
+        table = self._table(family)
         if start >= end_exclusive:
             return []
         pairs: list[tuple[bytes, bytes]] = []
         try:
-            iterator = self._families[family].iter()
+            iterator = table.iter()
             if reverse:
                 iterator.seek_for_prev(end_exclusive)
                 if iterator.valid() and iterator.key() == end_exclusive:
@@ -159,8 +158,6 @@ class RocksStorage:
                 pairs.append((key, iterator.value()))
                 advance()
             iterator.status()  # an iterator is just as invalid at the end as at a damaged block
-        except DbClosedError:
-            raise
         except Exception as error:
             raise self._read_error(error) from error
         return pairs
@@ -193,11 +190,10 @@ class RocksStorage:
 
     def flush(self) -> None:
         """See Storage."""
+        assert not self._closed, "storage is closed"
         try:
             for family in self._families:
                 family.flush()
-        except DbClosedError:
-            raise
         except Exception as error:
             raise self._failed("flush", error) from error
 
@@ -208,7 +204,7 @@ class RocksStorage:
         into it any more. So: flush the mark, compact under it, and let that compaction move what lives out of blob
         files of any age, not only of the older ones as in the background. One thread at a time.
         """
-        table = self._families[family]
+        table = self._table(family)
         try:
             table.flush()
             table.set_options({BLOB_GARBAGE_AGE_OPTION: "1.0"})
@@ -216,8 +212,6 @@ class RocksStorage:
                 table.compact_range(start, end_exclusive)
             finally:
                 table.set_options({BLOB_GARBAGE_AGE_OPTION: str(BLOB_GARBAGE_AGE)})
-        except DbClosedError:
-            raise
         except Exception as error:
             raise self._read_error(error) from error
 
@@ -228,15 +222,30 @@ class RocksStorage:
         try:
             self.sync()
         finally:
-            self._release()
+            failure = self._release()
+        if failure is not None:
+            raise self._failed("close", failure) from failure
 
-    def _release(self) -> None:
-        """Let go of every handle: each keeps the database open, and with it the lock of the folder."""
+    def _table(self, family: Family) -> Rdict:
+        assert not self._closed, "storage is closed"
+        return self._families[family]
+
+    def _release(self) -> Exception | None:
+        """Let go of every handle: each keeps the database open, and with it the lock of the folder.
+
+        A database that has failed before says so once more while closing; returns the first such error.
+        """
         self._closed = True
+        failure: Exception | None = None
+        for database in (*self._families, self._database):
+            try:
+                database.close()
+            except Exception as error:  # noqa: BLE001 # rocksdict raises nothing more specific
+                failure = failure or error
         self._handles.clear()
-        for family in self._families:
-            family.close()
-        self._database.close()
+        self._families = ()
+        del self._database
+        return failure
 
     def _read_or_draw_database_id(self) -> bytes:
         stored = self.get(Family.META, _DATABASE_ID_KEY)

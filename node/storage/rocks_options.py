@@ -27,8 +27,8 @@ reading many of them back to back is faster from a table."""
 
 _BLOB_FILE_BYTES: Final = 64 << 20
 BLOB_GARBAGE_AGE: Final = 0.5
-"""Background compaction moves what lives in the older half of the blob files, so that one group's old entries do not keep a file
-that all others have left."""
+"""Background compaction moves what lives in the older half of the blob files, so that one group's old entries do not
+keep a file that all others have left."""
 
 BLOB_GARBAGE_AGE_OPTION: Final = "blob_garbage_collection_age_cutoff"
 """RocksDB's name of that share, which can be changed while the database is open."""
