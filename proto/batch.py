@@ -60,6 +60,7 @@ __all__ = [
     "header_of",
     "open_batch",
     "pack_stored",
+    "read_stored_header",
     "seal",
     "to_wire",
     "unpack_stored",
@@ -192,6 +193,11 @@ def header_of(batch: pb.RecordBatch) -> BatchHeader:
 def pack_stored(header: BatchHeader, payload: bytes) -> bytes:
     """Return what an entry of the log stores; its CRC-32C is the batch CRC."""
     return header.pack() + payload
+
+
+def read_stored_header(stored: bytes | memoryview, start: int = 0) -> BatchHeader:
+    """Return the header of the batch that begins at `start` of `stored`, which has passed its checks. Copies no payload."""
+    return BatchHeader._make(_PACKED_HEADER.unpack_from(stored, start)[1:])
 
 
 def unpack_stored(stored: bytes | memoryview) -> tuple[BatchHeader, bytes]:

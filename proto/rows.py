@@ -5,10 +5,11 @@ from quorumlog.proto.batch import BatchLimits, encode_columns, header_for, open_
 from quorumlog.proto.invalid import BatchInvalid
 
 
-def rows_to_batch(rows: pb.Rows, *, now_ms: int, size_bytes_max: int) -> pb.RecordBatch:
+def rows_to_batch(rows: pb.Rows, now_ms: int) -> pb.RecordBatch:
     """Return the rows as one sealed batch, uncompressed and not idempotent. Rows without a timestamp get `now_ms`.
 
-    Raises BatchInvalid: no rows, unknown fields, a negative timestamp, a reserved header, too many bytes.
+    Raises BatchInvalid: no rows, unknown fields, a negative timestamp, a reserved header. Its size is for `check_batch`
+    to judge, as that of every batch.
     """
     records = rows.records
     if not records:
@@ -29,9 +30,6 @@ def rows_to_batch(rows: pb.Rows, *, now_ms: int, size_bytes_max: int) -> pb.Reco
         {position: _headers(row) for position, row in enumerate(records) if row.headers},
         timestamps_ms,
     )
-    if len(payload) > size_bytes_max:
-        message = f"{len(records)} rows make a batch of {len(payload)} bytes; {size_bytes_max} are allowed"
-        raise BatchInvalid(pb.RECORD_TOO_LARGE, message)
     header = header_for(len(records), first_timestamp_ms=timestamps_ms[0], max_timestamp_ms=max(timestamps_ms))
     return seal(header, payload)
 

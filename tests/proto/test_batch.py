@@ -23,6 +23,7 @@ from quorumlog.proto.batch import (
     header_of,
     open_batch,
     pack_stored,
+    read_stored_header,
     seal,
     to_wire,
     unpack_stored,
@@ -72,6 +73,7 @@ def test_golden_bytes() -> None:
 def test_what_is_stored_comes_back() -> None:
     stored = pack_stored(HEADER, b"payload")
     assert unpack_stored(stored) == unpack_stored(memoryview(stored)) == (HEADER, b"payload")
+    assert read_stored_header(b"before" + stored, 6) == HEADER
 
 
 def test_what_is_fetched_is_what_was_sent_and_stamped() -> None:

@@ -15,7 +15,7 @@ ROWS = [
 
 
 def test_round_trip() -> None:
-    batch = rows_to_batch(pb.Rows(records=ROWS), now_ms=1000, size_bytes_max=1000)
+    batch = rows_to_batch(pb.Rows(records=ROWS), now_ms=1000)
     header = check_batch(batch, LIMITS)
     assert (header.count, header.first_timestamp_ms, header.max_timestamp_ms) == (3, 2000, 2000)
     batch.base_offset, batch.leader_epoch = 40, 6
@@ -34,7 +34,6 @@ def test_round_trip() -> None:
     [
         (pb.Rows(), pb.BATCH_INVALID, "no rows"),
         (pb.Rows(records=[pb.Record(timestamp_ms=-4)]), pb.BATCH_INVALID, "row 0 has timestamp -4"),
-        (pb.Rows(records=[pb.Record(value=bytes(2000))]), pb.RECORD_TOO_LARGE, "1000 are allowed"),
         (pb.Rows.FromString(b"\x0a\x03\xa8\x06\x01"), pb.BATCH_INVALID, "a row has a field"),
         (
             pb.Rows(records=[pb.Record(headers=[pb.Header(name="ql.deliver_at")])]),
@@ -46,6 +45,6 @@ def test_round_trip() -> None:
 )
 def test_bad_rows_are_refused(rows: pb.Rows, code: int, names: str) -> None:
     with pytest.raises(BatchInvalid) as refused:
-        rows_to_batch(rows, now_ms=1, size_bytes_max=1000)
+        rows_to_batch(rows, now_ms=1)
     assert refused.value.code == code
     assert names in refused.value.message
