@@ -196,7 +196,7 @@ def pack_stored(header: BatchHeader, payload: bytes) -> bytes:
 
 
 def read_stored_header(stored: bytes | memoryview, start: int = 0) -> BatchHeader:
-    """Return the header of the batch that begins at `start` of `stored`, which has passed its checks. Copies no payload."""
+    """Return the header of the batch at `start` of `stored`, whose checks it has passed. Copies no payload."""
     return BatchHeader._make(_PACKED_HEADER.unpack_from(stored, start)[1:])
 
 
