@@ -41,3 +41,7 @@ class EntryCorrupt(StorageCorrupt):
 
 class UnknownEntryKind(NodeError):
     """An intact entry of a kind or format that this release does not know. It stops the group and is never skipped."""
+
+
+class ReplicaStopped(NodeError):
+    """A replica takes no further part: its log holds an entry that cannot be read. The other replicas go on."""

@@ -293,6 +293,14 @@ class RawNode:
         leadership = self._core.leadership
         return None if leadership is None else leadership.transferring_to
 
+    def entries(self, first: LogIndex, size_bytes_max: int) -> Sequence[Entry] | None:
+        """Entries from `first` (inclusive, retained), handed out or not: one, and then no more than fit.
+
+        May stop early, never empty; None when the shell has to fetch them.
+        """
+        found = self._core.log.slice(first, size_bytes_max)
+        return None if found is None else found[0]
+
     def progress(self, peer: NodeId) -> ProgressView | None:
         """A copy of the leader's view of `peer`; None when this replica does not lead or `peer` is not its peer."""
         leadership = self._core.leadership

@@ -46,6 +46,7 @@ class MetaRow(IntEnum):
     REPLICA = 4
     WHOLE = 5
     DATABASE_ID = 128
+    BORN_UPTO = 129
 
 
 def log_key(group_id: int, index: int) -> bytes:

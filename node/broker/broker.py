@@ -1,0 +1,346 @@
+"""One node without its threads and sockets: everything it does between a message and the answers to it.
+
+The server carries this class on an event loop, a simulator carries it under virtual time; both call `pump` after each
+input, hand packets to it as they come, and run its timers when they are due. It never waits and never asks for the time
+or for randomness except through what it was given.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from quorumlog.node.broker.admin import AdminPath
+from quorumlog.node.broker.cluster import ClusterGroup, Outcome
+from quorumlog.node.broker.directory import Directory
+from quorumlog.node.broker.fetch import FetchPath
+from quorumlog.node.broker.groups import TICK_SECONDS as GROUPS_TICK_SECONDS
+from quorumlog.node.broker.groups import GroupsPath
+from quorumlog.node.broker.hosting import Hooks, Hosting
+from quorumlog.node.broker.leadership import LeaderBalance
+from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.broker.offsets import OffsetsPath
+from quorumlog.node.broker.outbox import Lane, Outbox, Packet
+from quorumlog.node.broker.produce import ProduceGate, ProducePath
+from quorumlog.node.broker.reading import ColdReader, PartitionReader
+from quorumlog.node.broker.retention import Retention
+from quorumlog.node.broker.status import StatusPath
+from quorumlog.node.broker.subscribe import SubscribePath
+from quorumlog.node.clock import Clock
+from quorumlog.node.config import NodeConfig
+from quorumlog.node.coordination.view import CoordinationView
+from quorumlog.node.groups.settings import GroupSettings
+from quorumlog.node.metadata import decisions
+from quorumlog.node.metadata.catalogue import Catalogue, CatalogueChange
+from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, GROUPS_TOPIC
+from quorumlog.node.replica.multi_raft import MultiRaft, Syncer
+from quorumlog.node.replica.partition import Trimmed
+from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage.entry import EntryHeader
+from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.keys import group_range
+from quorumlog.node.storage.opened import Opened
+from quorumlog.node.timers import Timers
+from quorumlog.proto import internal_pb2, peer_pb2
+from quorumlog.raft import Config, EntryKind, NodeId
+
+REGISTER_SECONDS: Final = 5.0
+
+Reclaim = Callable[[Family, bytes, bytes], None]
+
+
+class Broker:
+    """The whole of one node that has been founded into a cluster.
+
+    Args:
+        opened: the data folder; its identity is that of a member.
+        descriptor: this node as it wants to be known, for registration.
+        send: hands a packet to the transport; it may be dropped, then `on_dropped` is to be called.
+        reclaim: gives the space of deleted keys back, off the loop.
+        on_synced: hears of every finished sync with the sequence number that it covers.
+        on_nodes_changed: hears that addresses of nodes may have changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        opened: Opened,
+        founding: internal_pb2.Founding,
+        descriptor: internal_pb2.NodeDescriptor,
+        clock: Clock,
+        timers: Timers,
+        rng: random.Random,
+        coordination: CoordinationView,
+        syncer: Syncer,
+        cold_reader: ColdReader,
+        send: Callable[[int, Lane, Packet], None],
+        reclaim: Reclaim,
+        on_synced: Callable[[int], None],
+        on_nodes_changed: Callable[[], None],
+        on_coordination: Callable[[int, int, bytes], None],
+        group_settings: GroupSettings | None = None,
+    ) -> None:
+        self.node_id = config.node_id
+        self.config = config
+        self.clock = clock
+        self.timers = timers
+        self.founding = founding
+        self.catalogue = Catalogue()
+        self.outbox = Outbox(send)
+        self.gate = ProduceGate()
+        self._descriptor = descriptor
+        self._reclaim = reclaim
+        self._on_nodes_changed = on_nodes_changed
+        self._on_coordination = on_coordination
+        self._rng = rng
+        self._progressed: dict[int, Replica] = {}
+        self._reclaims: list[tuple[Family, bytes, bytes]] = []
+        self._founding_proposed = False
+        self._register_at = 0.0
+
+        storage = opened.storage
+        self.multi = MultiRaft(
+            storage=storage,
+            votes=opened.votes,
+            syncer=syncer,
+            send=self.outbox.raft,
+            on_synced=on_synced,
+            wall_ms=clock.wall_ms,
+        )
+        self.directory = Directory(
+            node_id=self.node_id, catalogue=self.catalogue, multi=self.multi, coordination=coordination
+        )
+        self.liveness = Liveness(self.multi)
+        self.cluster = ClusterGroup(
+            catalogue=self.catalogue,
+            multi=self.multi,
+            clock=clock,
+            timers=timers,
+            leader_of=self.directory.leader_of,
+            send_forward=self._send_forward,
+            send_result=self._send_result,
+        )
+        self.hosting = Hosting(
+            opened=opened,
+            multi=self.multi,
+            catalogue=self.catalogue,
+            raft_config=Config(
+                node_id=NodeId(self.node_id),
+                election_ticks=config.election_ticks,
+                heartbeat_ticks=config.heartbeat_ticks,
+            ),
+            rng=rng,
+            hooks=Hooks(on_applied=self._on_applied, on_role=self._on_role, on_removed=self._on_removed),
+        )
+        self.admin = AdminPath(
+            directory=self.directory,
+            cluster=self.cluster,
+            multi=self.multi,
+            liveness=self.liveness,
+            clock=clock,
+            rng=rng,
+            incarnation=opened.identity.incarnation,
+        )
+        reader = PartitionReader(self.directory, cold_reader)
+        self.fetching = FetchPath(reader, clock, timers)
+        self.subscribing = SubscribePath(reader, clock, timers)
+        self.offsets = OffsetsPath(self.directory)
+        self.producing = ProducePath(
+            directory=self.directory,
+            multi=self.multi,
+            storage=storage,
+            clock=clock,
+            timers=timers,
+            gate=self.gate,
+            timeout_seconds=config.produce_timeout_seconds,
+        )
+        self.groups = GroupsPath(
+            directory=self.directory,
+            multi=self.multi,
+            clock=clock,
+            rng=rng,
+            settings=group_settings or GroupSettings(),
+        )
+        self.retention = Retention(
+            multi=self.multi, catalogue=self.catalogue, clock=clock, check_seconds=config.retention_check_seconds
+        )
+        self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
+        self.reporting = StatusPath(
+            opened=opened,
+            directory=self.directory,
+            multi=self.multi,
+            hosting=self.hosting,
+            liveness=self.liveness,
+            retention=self.retention,
+            admin=self.admin,
+            gate=self.gate,
+        )
+
+    def start(self) -> None:
+        """Open the replicas and begin to tick."""
+        self.hosting.open_stored()
+        self.hosting.found(self.founding)
+        now = self.clock.now()
+        self.timers.at(now + self.config.tick_seconds, self._tick)
+        self.timers.at(now + GROUPS_TICK_SECONDS, self._tick_groups)
+
+    # -------------------------------------------------------------------------------------------------------- inputs
+
+    def on_connected(self, peer: int, session_id: int) -> None:
+        """A peer's process `session_id` opened a stream to this node."""
+        self.liveness.on_connected(peer, session_id, self.clock.now())
+
+    def on_packet(self, sender: int, session_id: int, packet: Packet) -> None:
+        """Take a packet of a peer, of its process `session_id`."""
+        if not self.liveness.on_heard(sender, session_id, self.clock.now()):
+            return
+        for group_id, message in packet.raft:
+            self.multi.step(group_id, message)
+        for forwarded in packet.forwarded:
+            self.cluster.on_forwarded(sender, forwarded)
+        for result in packet.forwarded_results:
+            self.cluster.on_forwarded_result(result)
+        for payload in packet.coordination:
+            self._on_coordination(sender, session_id, payload)
+
+    def on_disconnected(self, peer: int) -> None:
+        """A stream from or to a peer broke."""
+        self.liveness.on_disconnected(peer)
+
+    def on_dropped(self, peer: int) -> None:
+        """The transport dropped packets for a peer."""
+        self.liveness.on_dropped(peer)
+
+    def pump(self) -> bool:
+        """Do what there is to do. Returns whether to call again soon. Raises StorageFailed: the node must exit."""
+        again = self.multi.pump()
+        while self._progressed:
+            progressed, self._progressed = self._progressed, {}
+            partitions = [
+                (replica.descriptor.topic_id, replica.descriptor.partition) for replica in progressed.values()
+            ]
+            self.fetching.on_progress(partitions)
+            self.subscribing.on_progress(partitions)
+            again = self.multi.pump() or again
+        self.outbox.flush()
+        if self._reclaims:
+            reclaims, self._reclaims = self._reclaims, []
+            for reclaim in reclaims:
+                self._reclaim(*reclaim)
+        return again
+
+    def _tick(self) -> None:
+        now = self.clock.now()
+        self.timers.at(now + self.config.tick_seconds, self._tick)
+        self.liveness.tick(now)
+        self.multi.tick()
+        self.retention.tick(now)
+        if not self.gate.stopping:
+            self.balance.tick(now)
+        self._found_catalogue()
+        self._register(now)
+        for node in self.peers():
+            self.outbox.control(node.node_id)
+
+    def _tick_groups(self) -> None:
+        self.timers.at(self.clock.now() + GROUPS_TICK_SECONDS, self._tick_groups)
+        self.groups.tick()
+
+    def peers(self) -> Sequence[internal_pb2.NodeDescriptor]:
+        """The other nodes, at their last known addresses."""
+        known = [node.descriptor() for _, node in sorted(self.catalogue.nodes.items())] or list(self.founding.nodes)
+        return [node for node in known if node.node_id != self.node_id]
+
+    # ------------------------------------------------------------------------------------------------- applied entries
+
+    def _on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+        if replica.partition is not None:
+            if header.kind is EntryKind.RECORDS or isinstance(value, Trimmed):
+                self._progressed[replica.group_id] = replica
+            if isinstance(value, Trimmed):
+                self._reclaims.append((Family.LOG, *replica.log.reclaimable()))
+        elif replica.group_id == CLUSTER_GROUP_ID:
+            if isinstance(value, CatalogueChange):
+                self._on_catalogue(header.index, value)
+            self.cluster.on_applied(header.index)
+        elif replica.descriptor.topic == GROUPS_TOPIC:
+            self.groups.on_applied(replica)
+
+    def _on_catalogue(self, index: int, change: CatalogueChange) -> None:
+        for replica in self.hosting.on_born(index, change.born):
+            group = self.catalogue.group(replica.group_id)
+            if group is not None and group.replicas[0] == self.node_id:
+                # The preferred leader does not wait for a timeout: all replicas are new, nobody leads.
+                replica.raft.campaign()
+        for group_id in self.hosting.on_removed(change.removed):
+            self._reclaims.extend((family, *group_range(group_id)) for family in Family)
+        deleted = (change.topic.topic_id,) if change.removed and change.topic is not None else ()
+        if change.born or change.removed:
+            self.groups.on_catalogue_changed(deleted)
+        if change.node is not None or change.born:
+            self._on_nodes_changed()
+
+    def _on_role(self, replica: Replica) -> None:
+        # Whoever waits at a leader that is none any more must hear of it.
+        if replica.partition is not None:
+            self._progressed[replica.group_id] = replica
+        self.groups.on_role(replica)
+
+    def _on_removed(self, replica: Replica) -> None:
+        self._progressed[replica.group_id] = replica
+
+    # ------------------------------------------------------------------------------------------------ cluster and self
+
+    def _found_catalogue(self) -> None:
+        """The first leader of `__cluster` writes the founding record into it."""
+        if self.catalogue.founding is not None or not self.cluster.decides or self._founding_proposed:
+            return
+        self._founding_proposed = True
+        command = decisions.found_cluster(self.founding, rng=self._rng)
+
+        def on_outcome(_: Outcome) -> None:
+            self._founding_proposed = False
+
+        self.cluster.propose(internal_pb2.ClusterCommand(found_cluster=command), on_outcome)
+
+    def _register(self, now: float) -> None:
+        """Tell the cluster under which addresses this node has come up, until it knows."""
+        known = self.catalogue.nodes.get(self.node_id)
+        if known is None or known.descriptor() == self._descriptor or now < self._register_at:
+            return
+        self._register_at = now + REGISTER_SECONDS
+        command = internal_pb2.RegisterNode(node=self._descriptor)
+        self.cluster.submit(internal_pb2.ClusterCommand(register_node=command), REGISTER_SECONDS, lambda _: None)
+
+    def _send_forward(self, node_id: int, forwarded: peer_pb2.Forwarded) -> None:
+        if node_id == self.node_id:
+            self.cluster.on_forwarded(node_id, forwarded)
+        else:
+            self.outbox.control(node_id).forwarded.append(forwarded)
+
+    def _send_result(self, node_id: int, result: peer_pb2.ForwardedResult) -> None:
+        if node_id == self.node_id:
+            self.cluster.on_forwarded_result(result)
+        else:
+            self.outbox.control(node_id).forwarded_results.append(result)
+
+    # ----------------------------------------------------------------------------------------------------------
+    # stopping
+
+    def begin_stop(self) -> None:
+        """Take no more records and hand leadership over."""
+        self.gate.stopping = True
+        self.balance.hand_over_all()
+
+    @property
+    def leads_with_peers(self) -> bool:
+        """Whether a group that others could lead is still led here."""
+        return any(replica.raft.is_leader and len(replica.voters) > 1 for replica in self.multi.replicas.values())
+
+    def fold_all(self) -> None:
+        """Write a fold of every group into the next batch, so that the next start has little to replay."""
+        for replica in self.multi.replicas.values():
+            if replica.stopped is None:
+                replica.fold_now(self.multi.next_batch)

@@ -1,0 +1,77 @@
+"""Where a partition is: led here, followed here, or on other nodes; and the errors that say so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from quorumlog.node.coordination.view import CoordinationView
+from quorumlog.node.metadata.catalogue import Catalogue
+from quorumlog.node.metadata.topics import Partition, Topic
+from quorumlog.node.replica.multi_raft import MultiRaft
+from quorumlog.node.replica.replica import Replica
+from quorumlog.proto import client_pb2
+from quorumlog.proto.errors import make_error
+
+
+class Found(NamedTuple):
+    """A partition that exists, with its replica where this node has one."""
+
+    topic: Topic
+    partition: Partition
+    replica: Replica | None
+
+
+class Directory:
+    """Answers from this node's catalogue, its own replicas, and, for hints only, the coordination plane."""
+
+    def __init__(self, *, node_id: int, catalogue: Catalogue, multi: MultiRaft, coordination: CoordinationView) -> None:
+        self.node_id = node_id
+        self.catalogue = catalogue
+        self.coordination = coordination
+        self._multi = multi
+
+    def find(self, topic_id: bytes, topic_name: str, partition: int) -> Found | client_pb2.Error:
+        """The partition by its topic's id, or by its name where the id is empty."""
+        topic = self.catalogue.topic_by_id(topic_id) if topic_id else self.catalogue.topic(topic_name)
+        if topic is None:
+            name = f"topic id {topic_id.hex()}" if topic_id else f"topic {topic_name!r}"
+            return make_error(client_pb2.UNKNOWN_TOPIC, f"{name} does not exist")
+        if partition >= len(topic.partitions):
+            return make_error(
+                client_pb2.UNKNOWN_PARTITION,
+                f"topic {topic.name!r} has partitions 0 to {len(topic.partitions) - 1}, not {partition}",
+            )
+        state = topic.partitions[partition]
+        return Found(topic, state, self._multi.replicas.get(state.group_id))
+
+    def not_leader(
+        self,
+        found: Found,
+        outcome: client_pb2.Outcome.ValueType | None = None,
+        code: client_pb2.ErrorCode.ValueType = client_pb2.NOT_LEADER,
+    ) -> client_pb2.Error:
+        """NOT_LEADER with the leader, where anyone here has heard of one."""
+        leader = self.leader_of(found.partition.group_id)
+        name = f"partition {found.partition.partition} of topic {found.topic.name!r}"
+        where = f"node {leader.node_id} at {leader.address} does" if leader else "no leader is known here"
+        return make_error(code, f"node {self.node_id} does not lead {name}; {where}", outcome=outcome, leader=leader)
+
+    def leader_of(self, group_id: int) -> client_pb2.Leader | None:
+        """Who leads a group, as far as is known: the own replica's word, or the coordination plane's where it is
+        newer.
+        """
+        node_id, term = 0, -1
+        replica = self._multi.replicas.get(group_id)
+        if replica is not None and replica.raft.leader_id:
+            node_id, term = replica.raft.leader_id, replica.raft.term
+        hint = self.coordination.leader_hint(group_id)
+        if hint is not None and hint.term > max(term, replica.raft.term if replica is not None else -1):
+            node_id, term = hint.node_id, hint.term
+        node = self.catalogue.nodes.get(node_id)
+        if node is None:
+            return None
+        return client_pb2.Leader(node_id=node_id, address=node.client_address, leader_epoch=term)
+
+    def touch(self, replica: Replica) -> None:
+        """Note that a replica may have work for the next turn."""
+        self._multi.touch(replica)

@@ -1,0 +1,74 @@
+"""Which of its groups a node leads: preferred leaders get their groups back, a stopping node hands all of its own
+over.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.metadata.catalogue import Catalogue
+from quorumlog.node.replica.multi_raft import MultiRaft
+from quorumlog.node.replica.replica import Replica
+from quorumlog.raft import NodeId, NotLeader
+
+BALANCE_SECONDS: Final = 5.0
+TRANSFERS_PER_ROUND_MAX: Final = 8
+"""Each transfer stops a group's writes for a moment; not all groups at once."""
+
+
+class LeaderBalance:
+    """Moves leadership of the groups led here."""
+
+    def __init__(self, *, multi: MultiRaft, catalogue: Catalogue, liveness: Liveness) -> None:
+        self._multi = multi
+        self._catalogue = catalogue
+        self._liveness = liveness
+        self._next_round = 0.0
+
+    def tick(self, now: float) -> None:
+        """Give groups back to preferred leaders that are alive and hold everything."""
+        if now < self._next_round:
+            return
+        first, self._next_round = self._next_round == 0.0, now + BALANCE_SECONDS
+        if first:
+            return
+        moved = 0
+        for replica in self._multi.replicas.values():
+            group = self._catalogue.group(replica.group_id)
+            if group is None or not replica.ready_to_decide or replica.raft.transferring_to is not None:
+                continue
+            preferred = group.replicas[0]
+            if preferred != replica.node_id and self._may_lead(replica, preferred):
+                self._transfer(replica, preferred)
+                moved += 1
+                if moved == TRANSFERS_PER_ROUND_MAX:
+                    return
+
+    def _may_lead(self, replica: Replica, node_id: int) -> bool:
+        progress = replica.raft.progress(NodeId(node_id))
+        return (
+            progress is not None
+            and self._liveness.is_alive(node_id)
+            and progress.match_index >= replica.raft.commit_index
+        )
+
+    def _transfer(self, replica: Replica, node_id: int) -> None:
+        try:
+            replica.raft.transfer_leadership(NodeId(node_id))
+        except NotLeader:
+            return
+        self._multi.touch(replica)
+
+    def hand_over_all(self) -> None:
+        """Give every group led here to the living replica that holds most of it. Called again, it tries again."""
+        for replica in self._multi.replicas.values():
+            if not replica.raft.is_leader or replica.raft.transferring_to is not None:
+                continue
+            best, best_match = 0, -1
+            for voter in replica.voters:
+                progress = replica.raft.progress(NodeId(voter)) if voter != replica.node_id else None
+                if progress is not None and self._liveness.is_alive(voter) and progress.match_index > best_match:
+                    best, best_match = voter, int(progress.match_index)
+            if best:
+                self._transfer(replica, best)

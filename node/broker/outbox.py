@@ -1,0 +1,73 @@
+"""What a node says to its peers: one packet per peer, lane and turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from quorumlog.proto import peer_pb2
+from quorumlog.raft import Message, MessageType
+
+
+class Lane(Enum):
+    """Two ways to a peer, so that a heartbeat never waits behind a megabyte."""
+
+    CONTROL = "control"
+    BULK = "bulk"
+
+
+@dataclass(slots=True)
+class Packet:
+    """Everything for one peer and lane in one turn. `raft` holds (group id, message)."""
+
+    raft: list[tuple[int, Message]] = field(default_factory=list)
+    forwarded: list[peer_pb2.Forwarded] = field(default_factory=list)
+    forwarded_results: list[peer_pb2.ForwardedResult] = field(default_factory=list)
+    coordination: list[bytes] = field(default_factory=list)
+
+
+PACKET_SIZE_BYTES_MAX: Final = 4 << 20
+"""Entries in one packet, beyond the first message; keeps a packet well below gRPC's limit for one message."""
+
+Send = Callable[[int, Lane, Packet], None]
+
+
+class Outbox:
+    """Gathers what one turn has for each peer. A packet without content is a sign of life."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._control: dict[int, Packet] = {}
+        self._bulk: dict[int, Packet] = {}
+        self._bulk_bytes: dict[int, int] = {}
+
+    def raft(self, group_id: int, message: Message) -> None:
+        """Add a message of a group; appends that carry entries take the bulk lane."""
+        if message.type is not MessageType.APPEND or not message.entries:
+            self.control(message.to).raft.append((group_id, message))
+            return
+        packet = self._bulk.setdefault(message.to, Packet())
+        packet.raft.append((group_id, message))
+        size_bytes = self._bulk_bytes.get(message.to, 0) + sum(len(entry.data) for entry in message.entries)
+        self._bulk_bytes[message.to] = size_bytes
+        if size_bytes >= PACKET_SIZE_BYTES_MAX:
+            self._flush_bulk(message.to)
+
+    def control(self, peer: int) -> Packet:
+        """The open packet of the control lane."""
+        return self._control.setdefault(peer, Packet())
+
+    def flush(self) -> None:
+        """Send everything gathered."""
+        if self._control:
+            control, self._control = self._control, {}
+            for peer, packet in control.items():
+                self._send(peer, Lane.CONTROL, packet)
+        for peer in list(self._bulk):
+            self._flush_bulk(peer)
+
+    def _flush_bulk(self, peer: int) -> None:
+        self._bulk_bytes.pop(peer, None)
+        self._send(peer, Lane.BULK, self._bulk.pop(peer))

@@ -1,0 +1,217 @@
+"""Reading committed records of one partition: what is in memory at once, the rest through a reader off the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from quorumlog.node.broker.directory import Directory, Found
+from quorumlog.node.broker.limits import OPEN_LIMITS
+from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
+from quorumlog.node.storage.group_read import ReadPlan
+from quorumlog.proto import client_pb2
+from quorumlog.proto.batch import to_wire
+from quorumlog.proto.errors import make_error
+from quorumlog.proto.rows import batch_to_rows
+from quorumlog.raft import Entry, NotLeader
+
+READ_SIZE_BYTES_MAX: Final = 8 << 20
+"""Bytes of one read of one partition, whatever the client asks for."""
+
+Done = Callable[[client_pb2.FetchedPartition], None]
+
+
+class ColdReader(Protocol):
+    """Executes read plans off the loop: threads in the server, virtual time in a simulator."""
+
+    def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
+        """Read, then call `done` from the driving thread."""
+
+
+class PartitionReader:
+    """Reads for fetches and subscriptions alike."""
+
+    def __init__(self, directory: Directory, cold: ColdReader) -> None:
+        self._directory = directory
+        self._cold = cold
+
+    def read(
+        self,
+        wanted: client_pb2.FetchPartition,
+        *,
+        size_bytes_max: int,
+        any_replica: bool,
+        fetch_format: int,
+        done: Done,
+    ) -> None:
+        """Call `done`, perhaps at once, with the records from the wanted offset on, with none when there is none yet,
+        or
+        with an error.
+        """
+        found = self._directory.find(wanted.topic_id, wanted.topic, wanted.partition)
+        if isinstance(found, client_pb2.Error):
+            done(_failed(wanted, found))
+            return
+        replica = found.replica
+        if replica is None or replica.partition is None or not (replica.leads or any_replica):
+            done(_failed(wanted, self._directory.not_leader(found)))
+            return
+        if replica.stopped is not None:
+            done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, replica.stopped)))
+            return
+        if not self._in_bounds(found, replica, wanted, done):
+            return
+        limit = min(size_bytes_max, wanted.max_bytes or size_bytes_max, READ_SIZE_BYTES_MAX)
+        high_watermark = replica.high_watermark
+        if wanted.offset == high_watermark:
+            done(_answer(found, replica, (), fetch_format))
+            return
+        entries = replica.log.cached_records(wanted.offset, high_watermark, limit)
+        if entries is not None:
+            done(_answer(found, replica, entries, fetch_format))
+            return
+        self._read_cold(found, replica, wanted, limit, fetch_format, done)
+
+    def _read_cold(
+        self,
+        found: Found,
+        replica: Replica,
+        wanted: client_pb2.FetchPartition,
+        limit: int,
+        fetch_format: int,
+        done: Done,
+    ) -> None:
+        plan = replica.log.plan_read(wanted.offset, replica.high_watermark, limit)
+
+        def on_read(result: Sequence[Entry] | StorageCorrupt) -> None:
+            if not isinstance(result, StorageCorrupt):
+                done(_answer(found, replica, result, fetch_format))
+            elif replica.log.still_holds(plan):
+                done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(result))))
+            else:
+                done(_failed(wanted, make_error(client_pb2.NOT_YET_AVAILABLE, "the log was trimmed during the read")))
+
+        self._cold.submit(plan, on_read)
+
+    def _in_bounds(self, found: Found, replica: Replica, wanted: client_pb2.FetchPartition, done: Done) -> bool:
+        """Whether the offset may be read or awaited now; otherwise `done` gets, perhaps later, the reason."""
+        partition = replica.partition
+        assert partition is not None
+        if partition.log_start_offset <= wanted.offset:
+            # Whether the logs part is asked before whether there is more: after a divergence a larger offset is no
+            # news.
+            if wanted.HasField("last_leader_epoch"):
+                diverged = _divergence(replica, wanted)
+                if diverged is not None:
+                    done(_failed(wanted, diverged))
+                    return False
+            if wanted.offset <= replica.high_watermark:
+                return True
+        if not replica.leads:
+            behind = make_error(
+                client_pb2.NOT_YET_AVAILABLE,
+                f"offset {wanted.offset} is outside of what this replica of {found.topic.name!r} partition "
+                f"{wanted.partition} has ({partition.log_start_offset} to {replica.high_watermark})",
+            )
+            done(_failed(wanted, behind))
+            return False
+        self._confirm_range(found, replica, wanted, done)
+        return False
+
+    def _confirm_range(self, found: Found, replica: Replica, wanted: client_pb2.FetchPartition, done: Done) -> None:
+        """OUT_OF_RANGE is said only by a leader that has proved to be one just now."""
+
+        def on_confirmed(leads: bool) -> None:
+            partition = replica.partition
+            assert partition is not None
+            if not leads:
+                done(_failed(wanted, self._directory.not_leader(found)))
+            elif partition.log_start_offset <= wanted.offset <= replica.high_watermark:
+                done(_answer(found, replica, (), client_pb2.BATCHES))
+            elif partition.log_start_offset <= wanted.offset <= replica.log_end_offset:
+                uncommitted = f"offset {wanted.offset} is appended but not committed yet"
+                done(_failed(wanted, make_error(client_pb2.NOT_YET_AVAILABLE, uncommitted)))
+            else:
+                done(_failed(wanted, _out_of_range(found, replica, wanted)))
+
+        try:
+            replica.read_index(on_confirmed)
+        except NotLeader:
+            done(_failed(wanted, self._directory.not_leader(found)))
+            return
+        self._directory.touch(replica)
+
+
+def _divergence(replica: Replica, wanted: client_pb2.FetchPartition) -> client_pb2.Error | None:
+    """DIVERGED where the log contradicts what the reader has read: the highest epoch known at or below the reader's
+    ends
+    before the reader's position. An epoch that is still open contradicts nothing, except on its own leader.
+    """
+    if wanted.offset == 0:
+        return None
+    known = replica.log.epoch_end_offset(wanted.last_leader_epoch)
+    if known is None:
+        return None
+    epoch, end_offset = known
+    if end_offset >= wanted.offset:
+        return None
+    if not replica.leads and (end_offset >= replica.log.log_end_offset or end_offset > replica.high_watermark):
+        return None
+    return make_error(
+        client_pb2.DIVERGED,
+        f"a record of leader epoch {wanted.last_leader_epoch} before offset {wanted.offset} was read, but here epoch "
+        f"{epoch} ends at offset {end_offset}",
+        end_offset=end_offset,
+        leader_epoch=epoch,
+    )
+
+
+def _out_of_range(found: Found, replica: Replica, wanted: client_pb2.FetchPartition) -> client_pb2.Error:
+    assert replica.partition is not None
+    start, end = replica.partition.log_start_offset, replica.high_watermark
+    return make_error(
+        client_pb2.OUT_OF_RANGE,
+        f"offset {wanted.offset} of topic {found.topic.name!r} partition {wanted.partition} is not between {start} and "
+        f"{end}",
+        log_start_offset=start,
+        log_end_offset=end,
+    )
+
+
+def _failed(wanted: client_pb2.FetchPartition, error: client_pb2.Error) -> client_pb2.FetchedPartition:
+    return client_pb2.FetchedPartition(
+        topic_id=wanted.topic_id, topic=wanted.topic, partition=wanted.partition, error=error
+    )
+
+
+def _answer(found: Found, replica: Replica, entries: Sequence[Entry], fetch_format: int) -> client_pb2.FetchedPartition:
+    assert replica.partition is not None
+    answer = client_pb2.FetchedPartition(
+        topic_id=found.topic.topic_id,
+        topic=found.topic.name,
+        partition=found.partition.partition,
+        high_watermark=replica.high_watermark,
+        log_start_offset=replica.partition.log_start_offset,
+        last_stable_offset=replica.high_watermark,
+        leader_epoch=replica.raft.term,
+    )
+    batches = [_to_wire(entry) for entry in entries]
+    if fetch_format == client_pb2.ROWS:
+        for batch in batches:
+            answer.rows.records.extend(batch_to_rows(batch, OPEN_LIMITS))
+    else:
+        answer.batches.extend(batches)
+    return answer
+
+
+def _to_wire(entry: Entry) -> client_pb2.RecordBatch:
+    header = decode_header(entry.data)
+    return to_wire(
+        memoryview(entry.data)[HEADER_BYTES:],
+        base_offset=header.base_offset,
+        leader_epoch=header.term,
+        append_time_ms=header.append_time_ms,
+        crc=header.batch_crc,
+    )

@@ -1,0 +1,123 @@
+"""What a log may forget: decided by each group's leader, written into the log, carried out by every replica.
+
+For readers a partition begins at `log_start_offset`. The entries below it are dropped only as far as every replica
+holds
+them, dead or alive, because until a replica can be sent a snapshot, an entry that it lacks must be kept for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from quorumlog.node.clock import Clock
+from quorumlog.node.errors import ReplicaStopped
+from quorumlog.node.metadata.catalogue import Catalogue
+from quorumlog.node.metadata.configs import TopicConfig, effective
+from quorumlog.node.replica.multi_raft import MultiRaft
+from quorumlog.node.replica.replica import Replica
+from quorumlog.proto import internal_pb2
+from quorumlog.raft import EntryKind, LogIndex, NodeId, NotLeader, ProposalRefused
+
+CHECK_SECONDS: Final = 5.0
+TRIM_SIZE_BYTES_MIN: Final = 4 << 20
+"""Entries worth a trim of an internal topic, whose log is only the way to its state."""
+
+
+class Held(NamedTuple):
+    """A replica for whose sake a log keeps entries that nobody else needs."""
+
+    group_id: int
+    node_id: int
+    match_index: int
+    size_bytes: int
+
+
+class Retention:
+    """Trims the groups that this node leads."""
+
+    def __init__(self, *, multi: MultiRaft, catalogue: Catalogue, clock: Clock, check_seconds: float) -> None:
+        self._multi = multi
+        self._catalogue = catalogue
+        self._clock = clock
+        self._check_seconds = check_seconds
+        self._next_check = 0.0
+        self._trimming: set[int] = set()
+        self.held: dict[int, Held] = {}
+
+    def tick(self, now: float) -> None:
+        """Look through the groups, now and then."""
+        if now < self._next_check:
+            return
+        self._next_check = now + self._check_seconds
+        self.held.clear()
+        for replica in self._multi.replicas.values():
+            if replica.ready_to_decide and replica.group_id not in self._trimming:
+                self._check(replica)
+
+    def _check(self, replica: Replica) -> None:
+        slowest, match_index = _slowest(replica)
+        if replica.partition is None:
+            wanted = replica.raft.applied
+            if replica.log.size_bytes >= TRIM_SIZE_BYTES_MIN:
+                self._trim(replica, 0, min(match_index, wanted))
+                self._note_held(replica, slowest, match_index, wanted)
+            return
+        group = self._catalogue.group(replica.group_id)
+        topic = self._catalogue.topic(group.topic) if group is not None else None
+        if topic is None:
+            return
+        upto = min(self._expired_upto(replica, effective(topic.configs)), replica.raft.applied)
+        start = replica.partition.log_start_offset
+        if upto >= replica.log.first_index():
+            start = max(start, replica.log.next_offset_before(LogIndex(upto + 1)))
+        droppable = min(match_index, upto)
+        if start > replica.partition.log_start_offset or self._droppable_fold(replica, droppable):
+            self._trim(replica, start, droppable)
+        self._note_held(replica, slowest, match_index, upto)
+
+    def _expired_upto(self, replica: Replica, config: TopicConfig) -> int:
+        upto = replica.log.first_index() - 1
+        if config.retention_bytes is not None:
+            upto = max(upto, replica.log.upto_for_size(config.retention_bytes))
+        if config.retention_ms is not None:
+            upto = max(upto, replica.log.upto_for_time(self._clock.wall_ms() - config.retention_ms))
+        return upto
+
+    def _droppable_fold(self, replica: Replica, upto: int) -> bool:
+        """Whether there is a fold at which a prefix could be cut now."""
+        return any(replica.log.first_index() <= fold <= upto for fold in replica.folds)
+
+    def _trim(self, replica: Replica, start: int, upto: int) -> None:
+        control = internal_pb2.ControlRecord(
+            log_start=internal_pb2.LogStart(log_start_offset=start, upto_index=max(upto, 0))
+        )
+        group_id = replica.group_id
+        try:
+            replica.propose(
+                EntryKind.CONTROL,
+                control.SerializeToString(),
+                wall_ms=self._clock.wall_ms(),
+                reply=lambda _: self._trimming.discard(group_id),
+            )
+        except (NotLeader, ProposalRefused, ReplicaStopped):
+            return
+        self._trimming.add(group_id)
+        self._multi.touch(replica)
+
+    def _note_held(self, replica: Replica, slowest: int, match_index: int, wanted: int) -> None:
+        first = replica.log.first_index()
+        if slowest and wanted > match_index and wanted - first > 0:
+            self.held[replica.group_id] = Held(replica.group_id, slowest, match_index, replica.log.size_bytes)
+
+
+def _slowest(replica: Replica) -> tuple[int, int]:
+    """(node id, match index) of the replica that holds least; (0, last index) when there is no other."""
+    slowest = (0, int(replica.raft.stable_index))
+    for voter in replica.voters:
+        if voter == replica.node_id:
+            continue
+        progress = replica.raft.progress(NodeId(voter))
+        match_index = progress.match_index if progress is not None else 0
+        if match_index < slowest[1]:
+            slowest = (voter, int(match_index))
+    return slowest
