@@ -377,6 +377,28 @@ def test_a_crash_at_any_step_of_entering_repair_still_ends_in_repair(
         assert opened.watermark.mark.database_id == opened.storage.database_id() != NO_DATABASE
 
 
+def test_a_new_database_is_never_there_before_a_repair_id_is_durable() -> None:
+    def without_database(seed: int) -> Machine:
+        machine = member_machine(seed)
+        machine.database.refusing = frozenset(RecoveryMode)
+        return machine
+
+    seen = 0
+    for stop in range(crash_points(Machine.open, without_database)):
+        machine = without_database(1)
+        old = machine.storage
+        machine.files.crash_after_steps = stop
+        with pytest.raises(SimulatedCrash):
+            machine.open()
+        machine.crash()
+        if machine.database.storage not in (None, old):
+            seen += 1
+            mark = Watermark.open(machine.files).mark
+            assert mark.repair_id != NEVER_REPAIRED, f"stop {stop}"
+            assert mark.database_id in (NO_DATABASE, machine.storage.database_id())
+    assert seen > 0
+
+
 # --- votes ------------------------------------------------------------------------------------------------------------
 
 
