@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from quorumlog.errors import Closed, FailedBatch, Outcome, QuorumlogError, RecordTooLarge, Retriable
+from quorumlog.errors import Closed, FailedBatch, Outcome, QuorumlogError, Retriable
 from quorumlog.futures import SendFuture
 from quorumlog.partition_sender import Attempt, PartitionSender
 from quorumlog.pending import RECORD_OVERHEAD_BYTES, Headers, PendingBatch
+from quorumlog.send_plan import too_large
 
 # A request of many batches stays below what nodes and proxies accept without being told; one batch always fits.
 REQUEST_BYTES = 2 << 20
@@ -51,6 +52,7 @@ class ProducerCore:
         self.buffered_bytes = 0
         self.flushing = 0
         self.closed = False
+        self.on_topic_gone: Callable[[str], None] | None = None
         self._producer_id = producer_id
         self._epoch = epoch
         self._rng = rng
@@ -89,7 +91,7 @@ class ProducerCore:
             size += sum(len(name) + len(content or b"") + 8 for name, content in headers)
         settings = self.settings
         if size > settings.record_size_max:
-            raise _too_large(topic, size, settings.record_size_max)
+            raise too_large(topic, size, settings.record_size_max)
         with self.lock:
             if self.buffered_bytes + size > settings.buffer_memory and self.buffered_bytes:
                 return None
@@ -166,8 +168,7 @@ class ProducerCore:
                     by_leader.setdefault(address, []).append(sender)
             requests: list[tuple[str, list[Attempt]]] = []
             for address, senders in by_leader.items():
-                for attempts in self._requests_for(address, senders, now):
-                    requests.append((address, attempts))
+                requests.extend((address, attempts) for attempts in self._requests_for(address, senders, now))
             return requests
 
     def _requests_for(self, address: str, senders: list[PartitionSender], now: float) -> Iterable[list[Attempt]]:
@@ -232,6 +233,8 @@ class ProducerCore:
         with self.lock:
             attempt.sender.refused(attempt, error, now, at_once=at_once)
             self._collect(attempt.sender)
+            if error.code == "UNKNOWN_TOPIC" and self.on_topic_gone is not None:
+                self.on_topic_gone(attempt.sender.topic)
 
     def lost(self, attempt: Attempt, cause: QuorumlogError, now: float) -> None:
         """No answer will come: the stream broke. The records may have been appended."""
@@ -251,6 +254,8 @@ class ProducerCore:
             for sender in [sender for sender in self._busy if sender.topic == topic]:
                 sender.abandon(error)
                 self._collect(sender)
+            if self.on_topic_gone is not None:
+                self.on_topic_gone(topic)
 
     def abandon(self, error: QuorumlogError) -> None:
         """Give up everything."""
@@ -296,12 +301,3 @@ class ProducerCore:
             failed, self._failed = self._failed, []
             self._failed_bytes = 0
             return failed
-
-
-def _too_large(topic: str, size: int, size_max: int) -> RecordTooLarge:
-    return RecordTooLarge(
-        f"a record of {size} bytes for topic {topic} is over the limit of {size_max} bytes",
-        hint="send a smaller one, or keep the payload elsewhere and send a reference",
-        code="RECORD_TOO_LARGE",
-        outcome=Outcome.NOT_APPENDED,
-    )

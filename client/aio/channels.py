@@ -190,7 +190,7 @@ async def diagnose(address: str) -> ConnectionFailed:
         await asyncio.wait_for(loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM), _DIAGNOSIS_SECONDS)
     except (OSError, TimeoutError) as error:
         return ConnectionFailed(
-            f"cannot resolve the host name of {address}: {error or 'no answer'}",
+            f"cannot resolve the host name of {address}: {str(error) or 'no answer'}",
             hint="check the spelling and the DNS; if it is an advertised address, correct it in the node's configuration",
             address=address,
             stage="dns",

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from grpc import aio
 
@@ -23,19 +23,6 @@ from quorumlog.proto import client_pb2 as pb
 
 # One node is given this long to answer a small question before another one is asked.
 ATTEMPT_SECONDS = 5.0
-
-
-class Answer(Protocol):
-    """An answer that may carry an error."""
-
-    @property
-    def error(self) -> pb.Error:
-        """The error, if `HasField("error")`."""
-        ...
-
-    def HasField(self, field_name: "str") -> bool:  # noqa: N802 - protobuf's name
-        """Whether a field is set."""
-        ...
 
 
 _A = TypeVar("_A")
@@ -112,9 +99,9 @@ class Cluster:
             answer = await call(connection, timeout)
         except aio.AioRpcError as error:
             raise rpc_failed(address, error) from error
-        error = getattr(answer, "error", None)
-        if error is not None and error.code != pb.OK:
-            raise from_wire(error)
+        refusal = getattr(answer, "error", None)
+        if isinstance(refusal, pb.Error) and refusal.code != pb.OK:
+            raise from_wire(refusal)
         return answer
 
     async def ask_anyone(self, call: Call[_A], timeout: float | None) -> _A:

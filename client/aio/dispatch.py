@@ -1,0 +1,167 @@
+"""Carries batches between a producer's core and the leaders: streams, timers, and finding out who leads."""
+
+import asyncio
+
+from quorumlog.aio.channels import Connection
+from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
+from quorumlog.aio.produce_stream import ProduceStream, Request
+from quorumlog.backoff import full_jitter
+from quorumlog.clock import monotonic
+from quorumlog.errors import QuorumlogError, from_wire
+from quorumlog.partition_sender import Attempt, PartitionSender
+from quorumlog.producer_core import ProducerCore
+from quorumlog.proto import client_pb2 as pb
+from quorumlog.proto.errors import kind_of
+
+# How long a leader may take for one attempt before it counts as lost.
+REQUEST_SECONDS = 10.0
+
+
+class Dispatcher:
+    """The loop side of a producer.
+
+    Args:
+        cluster: whom to ask.
+        core: what to send.
+    """
+
+    def __init__(self, cluster: Cluster, core: ProducerCore) -> None:
+        self._cluster = cluster
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[str, ProduceStream] = {}
+        self._wake_pending = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._leaderless: set[str] = set()
+        self._refresher: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+        self._stopped = False
+
+    def wake(self) -> None:
+        """Look soon for what can be sent. Safe to call from any thread; cheap when called again before that has happened."""
+        if self._wake_pending or self._stopped:
+            return
+        self._wake_pending = True
+        if asyncio._get_running_loop() is self._loop:
+            self._loop.call_soon(self._pump)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._pump)
+
+    async def room(self) -> None:
+        """Wait until records have left the buffer."""
+        self._room.clear()
+        self.wake()
+        await self._room.wait()
+
+    async def stop(self) -> None:
+        """End streams and timers."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._refresher is not None:
+            self._refresher.cancel()
+            await asyncio.gather(self._refresher, return_exceptions=True)
+        await asyncio.gather(*(stream.close() for stream in list(self._streams.values())))
+
+    # -- sending
+
+    def _pump(self) -> None:
+        self._wake_pending = False
+        if self._stopped:
+            return
+        now = monotonic()
+        core = self._core
+        core.expire(now)
+        for stream in list(self._streams.values()):
+            stream.expire(now)
+        for address, attempts in core.poll(now, self._leader_of):
+            self._stream(address).send(attempts)
+        if self._leaderless and self._refresher is None:
+            self._refresher = asyncio.ensure_future(self._find_leaders())
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._core.next_wakeup(now)
+        if self._streams and self._core.unsettled:
+            at = min(at if at is not None else now + 1.0, now + 1.0)  # overdue streams are looked for every second
+        if at is not None:
+            self._timer = self._loop.call_later(max(0.001, at - now), self._pump)
+
+    def _leader_of(self, sender: PartitionSender) -> str | None:
+        address = self._cluster.cache.leader(sender.topic, sender.partition)
+        if address is None:
+            self._leaderless.add(sender.topic)
+        return address
+
+    def _stream(self, address: str) -> ProduceStream:
+        stream = self._streams.get(address)
+        if stream is None:
+
+            async def connect() -> Connection:
+                return await self._cluster.pool.get(address, ATTEMPT_SECONDS)
+
+            stream = self._streams[address] = ProduceStream(
+                address,
+                connect,
+                compression=self._core.settings.compression,
+                request_timeout=REQUEST_SECONDS,
+                on_result=self._on_result,
+                on_end=self._on_end,
+                on_request_done=self._core.request_done,
+            )
+        return stream
+
+    # -- results
+
+    def _on_result(self, attempt: Attempt, result: pb.ProduceResult, address: str) -> None:
+        if result.HasField("error") and result.error.code != pb.OK:
+            self._on_error(attempt, result.error, address)
+        else:
+            self._core.appended(attempt, result.base_offset)
+        self._room.set()
+        self.wake()
+
+    def _on_error(self, attempt: Attempt, error: pb.Error, address: str) -> None:
+        sender = attempt.sender
+        cache = self._cluster.cache
+        news = error.HasField("leader") and cache.learn_leader(sender.topic, sender.partition, error.leader)
+        if not news and kind_of(error.code).refresh_metadata:
+            cache.forget_leader(sender.topic, sender.partition, address)
+        self._core.refused(attempt, from_wire(error), monotonic(), at_once=news)
+
+    def _on_end(self, stream: ProduceStream, lost: list[Request], cause: QuorumlogError) -> None:
+        if self._streams.get(stream.address) is stream:
+            del self._streams[stream.address]
+        now = monotonic()
+        self._cluster.cache.forget_node(stream.address)
+        for request in lost:
+            self._core.request_done(stream.address)
+            for attempt in request.attempts.values():
+                self._core.lost(attempt, cause, now)
+        self._room.set()
+        self.wake()
+
+    # -- leaders
+
+    async def _find_leaders(self) -> None:
+        failures = 0
+        try:
+            while self._leaderless and not self._stopped:
+                topics, self._leaderless = self._leaderless, set()
+                try:
+                    failed = await self._cluster.refresh(topics, ATTEMPT_SECONDS)
+                except QuorumlogError as error:
+                    failed = dict.fromkeys(topics, error)
+                for topic, cause in failed.items():
+                    if not cause.retriable:
+                        self._core.fail_topic(topic, cause)
+                self._room.set()
+                self._pump()  # also tells whether anything is still without a leader
+                if self._leaderless:
+                    failures += 1
+                    await asyncio.sleep(full_jitter(failures, self._cluster.rng))
+        finally:
+            self._refresher = None

@@ -1,0 +1,54 @@
+"""From a node's answer about itself to the user's view of it."""
+
+from quorumlog.descriptions import Finding, NodeStatus, PeerDescription, ReplicaDescription, StorageDescription
+from quorumlog.proto import client_pb2 as pb
+
+
+def node_status(node: pb.NodeInfo, answer: pb.StatusResponse) -> NodeStatus:
+    """Return the view of `node` that its answer gives."""
+    return NodeStatus(
+        node_id=node.node_id,
+        address=node.address,
+        host=node.host,
+        rack=node.rack,
+        state=answer.state,
+        version=answer.version,
+        incarnation=answer.incarnation,
+        replicas=tuple(_replica(replica) for replica in answer.replicas),
+        findings=tuple(
+            Finding(_severity(finding.severity), finding.subject, finding.message, finding.fix)
+            for finding in answer.findings
+        ),
+        storage=StorageDescription(
+            size_bytes=answer.storage.size_bytes,
+            disk_free_bytes=answer.storage.disk_free_bytes,
+            syncs=answer.storage.syncs,
+            synced_bytes=answer.storage.synced_bytes,
+            uptime_seconds=answer.storage.uptime_seconds,
+        ),
+    )
+
+
+def _severity(severity: int) -> str:
+    known = pb.Severity.DESCRIPTOR.values_by_number.get(severity)
+    return str(known.name) if known is not None else f"SEVERITY_{severity}"
+
+
+def _replica(replica: pb.ReplicaStatus) -> ReplicaDescription:
+    return ReplicaDescription(
+        group_id=replica.group_id,
+        topic=replica.topic,
+        partition=replica.partition,
+        role=replica.role,
+        leader_epoch=replica.leader_epoch,
+        leader=replica.leader_node_id or None,
+        commit_index=replica.commit_index,
+        last_index=replica.last_index,
+        first_index=replica.first_index,
+        log_start_offset=replica.log_start_offset,
+        high_watermark=replica.high_watermark,
+        log_end_offset=replica.log_end_offset,
+        size_bytes=replica.size_bytes,
+        peers=tuple(PeerDescription(peer.node_id, peer.match_index, peer.state, peer.alive) for peer in replica.peers),
+        counting=replica.counting,
+    )
