@@ -84,13 +84,14 @@ def bootstrap(node: Path, outside: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    dev = subprocess.Popen(
-        [node / "quorumlog", "dev", "--nodes", "1", "--port", str(port), "--data", tmp_path / "data"],
-        cwd=outside,
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "stderr").open("w"),
-        text=True,
-    )
+    with (tmp_path / "stderr").open("w") as stderr:
+        dev = subprocess.Popen(
+            [node / "quorumlog", "dev", "--nodes", "1", "--port", str(port), "--data", tmp_path / "data"],
+            cwd=outside,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     try:
         assert dev.stdout is not None
         ready = next((line for line in dev.stdout if line.startswith("ready ")), None)
