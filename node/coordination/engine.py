@@ -15,6 +15,7 @@ its class. The tests of this folder fail if a release of PySyncObj renames one.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,10 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
 from pysyncobj.config import SyncObjConf
-from pysyncobj.node import Node
 
 from quorumlog.node.coordination.settings import PlaneSettings
 from quorumlog.node.coordination.snapshot import LogRow, SnapshotStore
-from quorumlog.node.coordination.transport import PeerTransport
+from quorumlog.node.coordination.transport import PeerNode, PeerTransport
 from quorumlog.node.coordination.wire import BATCH_BYTES, Message
 from quorumlog.raft.types import NodeId
 
@@ -53,6 +53,9 @@ def _private_syncobj(time: EngineTime) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     module.__dict__["monotonicTime"] = time.read
+    # It speaks of journals and dumps, which there are none of; what goes wrong raises, and the plane says it.
+    module.__dict__["logger"] = logging.getLogger(f"{__name__}.pysyncobj")
+    module.__dict__["logger"].setLevel(logging.CRITICAL + 1)
     return module
 
 
@@ -97,6 +100,7 @@ class CoordinationEngine(_SyncObj):  # type: ignore[misc,valid-type] # PySyncObj
         self._state = state
         self._settings = settings
         self._drops_nothing = False
+        self._leader_heard_at = ENGINE_TIME.now
         conf = SyncObjConf(
             autoTick=False,
             commandsQueueSize=settings.queue_commands,
@@ -111,8 +115,8 @@ class CoordinationEngine(_SyncObj):  # type: ignore[misc,valid-type] # PySyncObj
             useFork=False,
             dynamicMembershipChange=False,
         )
-        self_node = None if voter is None else Node(str(voter))
-        super().__init__(self_node, transport.voters, conf, nodeClass=Node, transport=transport)
+        self_node = None if voter is None else PeerNode(voter)
+        super().__init__(self_node, transport.voters, conf, nodeClass=PeerNode, transport=transport)
         self._SyncObj__serializer = SnapshotStore(state.take_locks, state.restore_locks)
         transport.setOnMessageReceivedCallback(self._receive)
         transport.current_term = self._getTerm
@@ -127,7 +131,21 @@ class CoordinationEngine(_SyncObj):  # type: ignore[misc,valid-type] # PySyncObj
     def leader_and_term(self) -> tuple[NodeId, int] | None:
         """The leader of this plane that the engine follows or is, or None."""
         leader = self._getLeader()
-        return None if leader is None else (NodeId(int(leader.id)), self._getTerm())
+        return None if leader is None else (NodeId(leader.id), self._getTerm())
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Whether this is a follower that has not heard for long of a leader in its term or a later one.
+
+        It cannot campaign, so if all voters restarted with lower terms it would refuse their leader for ever.
+        """
+        patience = 2 * self._settings.election_timeout_max_seconds
+        return self.selfNode is None and self.term > 0 and ENGINE_TIME.now > self._leader_heard_at + patience
+
+    @property
+    def term(self) -> int:
+        """The Raft term of this plane."""
+        return int(self._getTerm())
 
     @property
     def log_entries(self) -> int:
@@ -139,9 +157,11 @@ class CoordinationEngine(_SyncObj):  # type: ignore[misc,valid-type] # PySyncObj
         log: list[LogRow] = self._SyncObj__raftLog
         return log
 
-    def _receive(self, node: Node, message: Message) -> None:
-        if "prevLogIdx" in message and message["term"] >= self._getTerm():
-            message = self._without_entries_held(message)
+    def _receive(self, node: PeerNode, message: Message) -> None:
+        if message["type"] == "append_entries" and message["term"] >= self.term:
+            self._leader_heard_at = ENGINE_TIME.now
+            if "prevLogIdx" in message:
+                message = self._without_entries_held(message)
         self._SyncObj__onMessageReceived(node, message)
         self._drops_nothing = False
 
@@ -173,9 +193,9 @@ class CoordinationEngine(_SyncObj):  # type: ignore[misc,valid-type] # PySyncObj
         position = index - self._log[0][1]
         return self._log[position][2] if 0 <= position < len(self._log) else None
 
-    def _forget_progress(self, node: Node) -> None:
+    def _forget_progress(self, node: PeerNode) -> None:
         """Stop counting what an earlier process of `node` had: this one may have started empty."""
-        matched: dict[Node, int] = self._SyncObj__raftMatchIndex
+        matched: dict[PeerNode, int] = self._SyncObj__raftMatchIndex
         if node in matched:
             matched[node] = 0
 

@@ -20,6 +20,7 @@ from quorumlog.node.coordination.locks import LockTable
 from quorumlog.node.coordination.settings import PlaneSettings
 from quorumlog.node.coordination.transport import PeerTransport, Send, TransportCounters
 from quorumlog.node.coordination.view import Announcement, LeaderHint, NodeFigures
+from quorumlog.node.coordination.wire import MAX_TERM
 from quorumlog.raft.types import NodeId
 
 _logger = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ def choose_voters(member_ids: Collection[NodeId]) -> list[NodeId]:
     return ordered[:count]
 
 
-class LogOverflow(Exception):
-    """The engine's log grows and nothing of it is committed: only nonsense from a peer brings that about."""
+class OutOfBounds(Exception):
+    """The engine's log grows and nothing of it is committed, or its term is absurd: only nonsense brings that about."""
 
 
 class CoordinationPlane:
@@ -172,6 +173,11 @@ class CoordinationPlane:
         return leader[0] if leader is not None else None
 
     @property
+    def plane_term(self) -> int:
+        """The Raft term of the plane itself, which no group's term has to do with; 0 before the first election."""
+        return self._engine.term if self._engine is not None else 0
+
+    @property
     def log_entries(self) -> int:
         """How many entries the engine's log holds."""
         return self._engine.log_entries if self._engine is not None else 0
@@ -181,7 +187,7 @@ class CoordinationPlane:
     def _guarded(self, now: float, step: Callable[[CoordinationEngine], None]) -> None:
         """Run `step` on the engine. An engine that fails, for whatever reason, is replaced by an empty one.
 
-        Its bound is checked here too: what it holds can be rebuilt, so giving it up is always right.
+        Its bounds are checked here too: what it holds can be rebuilt, so giving it up is always right.
         """
         if self._stopped or (self._engine is None and now < self._start_engine_at):
             return
@@ -193,14 +199,19 @@ class CoordinationPlane:
             engine = self._engine
             step(engine)
             if engine.log_entries > self.settings.max_log_entries:
-                raise LogOverflow(f"{engine.log_entries} entries that cannot be applied")
+                raise OutOfBounds(f"{engine.log_entries} entries that cannot be applied")
+            if engine.term > MAX_TERM:
+                raise OutOfBounds(f"term {engine.term}")
         except Exception as error:  # noqa: BLE001 - PySyncObj may fail in any way on nonsense from a peer
             self.failures += 1
             _logger.warning("coordination plane of node %d starts anew: %r", self.node_id, error)
-            self._engine = None
-            self._start_engine_at = now + self.settings.restart_seconds
-            self._transport.detach()
-            self._locks.clear()  # the log that granted them is gone; announcements simply expire
+            self._discard_engine(restart_at=now + self.settings.restart_seconds)
+
+    def _discard_engine(self, restart_at: float) -> None:
+        self._engine = None
+        self._start_engine_at = restart_at
+        self._transport.detach()
+        self._locks.clear()  # the log that granted them is gone; announcements simply expire
 
     def _deliver(self, engine: CoordinationEngine, peer: NodeId, session_id: int, payload: bytes) -> None:
         if self._transport.deliver(peer, session_id, payload):
@@ -208,6 +219,9 @@ class CoordinationPlane:
 
     def _tick(self, engine: CoordinationEngine) -> None:
         engine.doTick(0.0)
+        if engine.is_forsaken:
+            self._discard_engine(restart_at=ENGINE_TIME.now)
+            return
         leader = engine.leader_and_term
         if self._announcement is None or leader is None:
             return

@@ -33,6 +33,13 @@ _ANSWERS = frozenset({"response_vote", "next_node_idx"})
 _FROM_FOLLOWERS = frozenset({"next_node_idx", "apply_command"})
 
 
+class PeerNode(Node):  # type: ignore[misc] # PySyncObj has no types
+    """A node as PySyncObj knows it. Its id is a number: sets of text are walked in another order in each process."""
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
 @dataclass(slots=True)
 class TransportCounters:
     """Messages since the plane was made."""
@@ -47,7 +54,7 @@ class TransportCounters:
 class _Link:
     """What is known of one peer; it outlives connections, sessions and engines."""
 
-    node: Node
+    node: PeerNode
     is_voter: bool
     session_id: int | None = None  # None: down
     sending_epoch: int = 0
@@ -92,7 +99,7 @@ class PeerTransport(Transport):  # type: ignore[misc] # PySyncObj has no types
         peers = [(peer, True) for peer in voter_ids] + [(peer, False) for peer in follower_ids]
         # Two followers have nothing to say to each other.
         self._links = {
-            peer: _Link(Node(str(peer)), is_voter)
+            peer: _Link(PeerNode(peer), is_voter)
             for peer, is_voter in peers
             if peer != node_id and (is_voter or self._is_voter)
         }

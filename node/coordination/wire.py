@@ -6,8 +6,9 @@ nothing is nested, and what does not fit the layout is `Malformed`. All integers
     envelope: version u8 | kind u8 | receiver's session u64 | connection epoch u32 | sequence u64 | sender's term u64
       1 request_vote           last_log_index u64 | last_log_term u64
       2 response_vote          -
-      3 append_entries         commit_index, previous index, previous term, all u64 | entries: (term u64 | length u32 | command)
-                               previous index 0: the leader has no entry there (it holds a shorter log than we do)
+      3 append_entries         commit_index u64 | previous index u64 | previous term u64 | entries
+                               an entry: term u64 | length u32 | command
+                               previous index 0: the leader has no entry there, for its log is shorter than it was told
       4 append_entries         commit_index u64 | snapshot (snapshot.py)
       5 next_node_idx          next_index u64 | flags u8: 1 success, 2 reset
       6 apply_command          command
