@@ -109,6 +109,11 @@ def handle_heartbeat_response(core: Core, message: Message) -> None:
             # Nothing acknowledged for a whole heartbeat: if the last APPENDs were lost, no answer would ever say so.
             _nudge(core, message.sender, progress)
         progress.stalled = True
+    elif progress.state is ProgressState.SNAPSHOT and message.last_index >= core.log.first_index - 1:
+        # An earlier leader may have brought the peer further than this one knows.
+        progress.become_probe(LogIndex(min(message.last_index, core.log.last_index) + 1))
+        leadership.appends_due = True
+        _trace(core, message.sender, progress)
     if message.counting and message.context and leadership.reads.open:
         leadership.reads.answer(message.sender, message.context)
         core.read_states.extend(leadership.reads.confirmed(core.configuration))

@@ -66,10 +66,11 @@ def _tick_leader(core: Core, leadership: Leadership) -> None:
             leadership.stop_transfer()
     if leadership.check_elapsed >= core.config.election_ticks:
         leadership.check_elapsed = 0
-        if not _check_quorum(core, leadership):
-            core.become_follower(core.term, NO_NODE)
+        active = _take_active(core, leadership)
+        if not has_quorum(core.configuration, active):
+            core.become_follower(core.term, NO_NODE)  # a leader that has lost its majority steps down (thesis 6.2)
             return
-        if _may_quiesce(core, leadership):
+        if len(active) == len(core.configuration.voters) and _may_quiesce(core, leadership):
             _quiesce(core, leadership)
             return
     for peer, progress in leadership.progress.items():
@@ -82,14 +83,14 @@ def _tick_peer(core: Core, peer: NodeId, progress: Progress) -> None:
         send_heartbeat(core, peer, progress)
 
 
-def _check_quorum(core: Core, leadership: Leadership) -> bool:
-    """A leader that a majority has not answered for an election timeout steps down (thesis 6.2)."""
-    active = {core.node_id}
+def _take_active(core: Core, leadership: Leadership) -> list[NodeId]:
+    """The voters whose counting answers came since the last check, this one included."""
+    active = [core.node_id]
     for peer, progress in leadership.progress.items():
         if progress.recently_active:
-            active.add(peer)
+            active.append(peer)
         progress.recently_active = False
-    return has_quorum(core.configuration, active)
+    return active
 
 
 def _may_quiesce(core: Core, leadership: Leadership) -> bool:

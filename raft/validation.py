@@ -21,7 +21,8 @@ def validate(core: Core, message: Message) -> None:
         raise StepError(f"a message for node {message.to} reached node {core.node_id}")
     if sender == core.node_id or sender <= NO_NODE:
         raise StepError(f"a message came from node {sender}")
-    if not 0 < message.term <= core.term + TERM_JUMP_MAX:
+    lowest = 0 if message.type is MessageType.PRE_VOTE_RESPONSE else 1  # a pre-vote is refused in term 0 as well
+    if not lowest <= message.term <= core.term + TERM_JUMP_MAX:
         raise StepError(f"node {sender} speaks of term {message.term}, here it is {core.term}")
     if message.term == core.term and core.leader_id not in (NO_NODE, sender) and message.type in FROM_LEADER:
         raise StepError(f"node {sender} claims to lead term {core.term}, but node {core.leader_id} does")
