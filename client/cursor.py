@@ -242,4 +242,4 @@ def _records(tp: TopicPartition, batch: pb.RecordBatch, columns: RecordColumns, 
         strict=False,
     )
     # Record(*row) would run a Python frame per record; this runs none.
-    return list(map(tuple.__new__, repeat(Record), rows))  # type: ignore[arg-type] # mypy does not see tuple.__new__ as a function
+    return list(map(tuple.__new__, repeat(Record), rows))

@@ -1,5 +1,6 @@
 """What producers get back and consumers get: plain, small values."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -50,11 +51,11 @@ class RecordMetadata(NamedTuple):
     timestamp: float
 
 
-class AppendedRange(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AppendedRange:
     """Where consecutive records of one `send_many` were appended.
 
-    `first` is the position of the first of them in the values given (without keys; with keys, `positions` of the result tells);
-    they have the offsets `base_offset` to `base_offset + count - 1`. `base_offset` is -1 as in `RecordMetadata`.
+    They have the offsets `base_offset` to `base_offset + count - 1`. `base_offset` is -1 as in `RecordMetadata`.
     """
 
     topic: str
@@ -64,7 +65,10 @@ class AppendedRange(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """A position to consume from: the next offset, and the leader epoch of the record before it where one was consumed."""
+    """A position to consume from.
+
+    The next offset, and the leader epoch of the record before it where one was consumed.
+    """
 
     offset: int
     leader_epoch: int | None = None

@@ -32,3 +32,9 @@ The whole face; every `timeout` is in seconds (or a timedelta), None means no li
                       .poll(*, max_records, timeout) -> list[Record]
                       .commit(*, timeout)    .seek(topic, partition, offset)    .assignment() -> set[TopicPartition]    .close(*, timeout)
 """
+
+from quorumlog.aio.client import Client, Connecting, connect
+from quorumlog.aio.consumer import Consumer
+from quorumlog.aio.producer import Producer
+
+__all__ = ["Client", "Connecting", "Consumer", "Producer", "connect"]

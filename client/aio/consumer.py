@@ -1,0 +1,346 @@
+"""The consumer's face in asyncio."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from quorumlog.aio.cluster import Cluster, Deadline
+from quorumlog.aio.fetcher import Fetcher
+from quorumlog.aio.membership import Callback, Membership
+from quorumlog.cursor import Chunk
+from quorumlog.durations import Timeout, limit
+from quorumlog.errors import Closed, ForkedProcess, InvalidRequest, TimedOut, UnknownPartition
+from quorumlog.fetching import FetchCore, FetchSettings
+from quorumlog.member import Member
+from quorumlog.records import Offset, Record, TopicPartition
+
+Partitions = Mapping[str, Sequence[int] | Mapping[int, int | Offset]]
+"""Topic to partitions, or to partitions with the offset each begins at."""
+
+Commit = Literal["after", "manual"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """Options of a consumer, in seconds and bytes; see `aio.Client.consumer` for what they mean."""
+
+    topics: tuple[str, ...]
+    fetch: FetchSettings
+    group: str | None = None
+    partitions: Partitions | None = None
+    commit: Commit = "after"
+    session_timeout: float | None = None
+    release_timeout: float | None = 30.0
+    on_assign: Callback | None = None
+    on_revoke: Callback | None = None
+    on_lost: Callback | None = None
+
+
+class Consumer:
+    """Reads records; made by `Client.consumer`, used as a context manager and iterated over.
+
+    Iterating hands out record by record. With a group, asking for the next record says that the one before is done; done offsets are
+    committed in the background at most a second later, and before partitions are given back or the consumer is closed. The connection to
+    the group lives in the background: a handler may take as long as it likes.
+    """
+
+    def __init__(self, cluster: Cluster, settings: ConsumerSettings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._pid = os.getpid()
+        self._core = FetchCore(settings.fetch, cluster.cache, cluster.rng)
+        self._fetcher: Fetcher | None = None
+        self._membership: Membership | None = None
+        self._member: Member | None = None
+        self._opening = asyncio.Lock()
+        self._chunk: Chunk | None = None
+        self._records: Iterator[Record] = iter(())
+        self._lists_done = True
+        self._closed = False
+
+    # -- opening
+
+    async def open(self, *, timeout: Timeout = None) -> None:
+        """Look up topics and join the group. The first record asked for does this as well.
+
+        Raises:
+            UnknownTopic: there is none; also UnknownPartition, ConnectionFailed, TimedOut.
+        """
+        self._check_usable()
+        async with self._opening:
+            if self._fetcher is not None:
+                return
+            deadline = Deadline(limit("timeout", timeout))
+            settings = self._settings
+            if settings.partitions is not None:
+                await self._take(settings.partitions, deadline)
+            elif settings.group is None:
+                topics = [await self._cluster.topic(name, _left(deadline)) for name in settings.topics]
+                await self._take({topic.name: range(len(topic.leaders)) for topic in topics}, deadline)
+            else:
+                for name in settings.topics:
+                    await self._cluster.topic(name, _left(deadline))
+                self._join(settings.group)
+            self._fetcher = Fetcher(self._cluster, self._core)
+            self._fetcher.wake()
+
+    async def _take(self, wanted: Partitions, deadline: Deadline) -> None:
+        for name, partitions in wanted.items():
+            topic = await self._cluster.topic(name, _left(deadline))
+            for partition in partitions:
+                if not 0 <= partition < len(topic.leaders):
+                    raise UnknownPartition(
+                        f"topic {name} has no partition {partition}, only 0 to {len(topic.leaders) - 1}",
+                        hint="see quorumlog topic describe NAME",
+                        code="UNKNOWN_PARTITION",
+                    )
+                position = partitions[partition] if isinstance(partitions, Mapping) else None
+                if isinstance(position, int):
+                    position = Offset(position)
+                self._core.add(TopicPartition(name, partition), topic.topic_id, position)
+
+    def _join(self, group: str) -> None:
+        settings = self._settings
+        self._member = Member(group, settings.topics, self._cluster.client_id, settings.session_timeout)
+        self._membership = Membership(
+            self._cluster,
+            self._member,
+            self._core,
+            auto_commit=settings.commit == "after",
+            release_timeout=settings.release_timeout,
+            on_assign=settings.on_assign,
+            on_revoke=settings.on_revoke,
+            on_lost=settings.on_lost,
+            on_change=self._changed,
+        )
+
+    def _changed(self) -> None:
+        if self._fetcher is not None:
+            self._fetcher.news.set()
+            self._fetcher.wake()
+
+    # -- handing out
+
+    def hand_back(self) -> None:
+        """The user asks for more: what was handed out before is done."""
+        chunk = self._chunk
+        if chunk is not None:
+            cursor = chunk.cursor
+            if not self._lists_done:
+                cursor.done = cursor.handed
+                self._lists_done = True
+            cursor.in_hand = False
+            if not cursor.active and self._membership is not None:
+                self._membership.handed_back()
+
+    async def next_chunk(self, deadline: Deadline) -> Chunk | None:
+        """Return what is handed out next; None when every partition has reached its stop, or at `deadline`.
+
+        The one before is finished: its records are done.
+        """
+        self._check_usable()
+        self.hand_back()
+        self._chunk = None
+        if self._fetcher is None:
+            await self.open(timeout=deadline.timeout)
+        fetcher = self._fetcher
+        assert fetcher is not None
+        while True:
+            if self._membership is not None and self._membership.error is not None:
+                raise self._membership.error
+            fetcher.news.clear()
+            chunk = self._core.take()
+            fetcher.wake()
+            if chunk is not None:
+                chunk.cursor.in_hand = True
+                self._chunk = chunk
+                return chunk
+            if self._core.at_stop:
+                return None
+            remaining = None if deadline.at is None else deadline.remaining(1e9)
+            if remaining is not None and remaining <= 0.0:
+                return None
+            try:
+                await asyncio.wait_for(fetcher.news.wait(), remaining)
+            except TimeoutError:
+                return None
+            self._check_usable()
+
+    @property
+    def at_stop(self) -> bool:
+        """Whether every partition has reached its stop."""
+        return self._core.at_stop
+
+    def take_record(self) -> Record | None:
+        """Return the next record of the present chunk; None if another chunk is needed."""
+        return next(self._records, None)
+
+    async def next_records(self, deadline: Deadline) -> bool:
+        """Let `take_record` go on with another chunk; False at the end or at `deadline`."""
+        if not self._lists_done and self._chunk is not None and self._chunk.valid:
+            # Record by record after list by list: go on within the same chunk.
+            self.hand_back()
+            self._chunk.cursor.in_hand = True
+            chunk: Chunk | None = self._chunk
+        else:
+            chunk = await self.next_chunk(deadline)
+        self._records = chunk.records() if chunk is not None else iter(())
+        return chunk is not None
+
+    def __aiter__(self) -> AsyncIterator[Record]:
+        return self
+
+    async def __anext__(self) -> Record:
+        record = next(self._records, None)
+        while record is None:
+            if not await self.next_records(_NO_DEADLINE):
+                raise StopAsyncIteration
+            record = next(self._records, None)
+        return record
+
+    async def batches(self) -> AsyncIterator[list[Record]]:
+        """Iterate over lists of records as they were fetched: asking for the next list marks the one before as done."""
+        while True:
+            records = await self.next_list(_NO_DEADLINE, None)
+            if not records:
+                return
+            yield records
+
+    async def values(self) -> AsyncIterator[list[bytes | None]]:
+        """Iterate over lists of values: the fastest way to read. Asking for the next list marks the one before as done."""
+        while True:
+            values = await self.next_values(_NO_DEADLINE)
+            if not values:
+                return
+            yield values
+
+    async def poll(self, *, max_records: int = 500, timeout: Timeout = 1.0) -> list[Record]:
+        """Return up to `max_records` records of one partition; an empty list if none came within `timeout`.
+
+        Calling it again marks those returned before as done.
+        """
+        if max_records < 1:
+            raise InvalidRequest(f"max_records={max_records} is not possible", hint="give at least 1")
+        return await self.next_list(Deadline(limit("timeout", timeout)), max_records)
+
+    async def next_list(self, deadline: Deadline, max_records: int | None) -> list[Record]:
+        """Return the next list of records; empty at the end or at `deadline`."""
+        self._records = iter(())
+        while True:
+            chunk = self._chunk
+            if chunk is not None and chunk.valid:
+                self.hand_back()
+                chunk.cursor.in_hand = True
+                records = chunk.next_list(max_records)
+                if records:
+                    self._lists_done = False
+                    return records
+            if await self.next_chunk(deadline) is None:
+                return []
+
+    async def next_values(self, deadline: Deadline) -> list[bytes | None]:
+        """Return the next list of values; empty at the end or at `deadline`."""
+        self._records = iter(())
+        while True:
+            chunk = self._chunk
+            if chunk is not None and chunk.valid:
+                self.hand_back()
+                chunk.cursor.in_hand = True
+                values = chunk.next_values()
+                if values:
+                    self._lists_done = False
+                    return values
+            if await self.next_chunk(deadline) is None:
+                return []
+
+    # -- positions
+
+    async def commit(self, *, timeout: Timeout = 30.0) -> None:
+        """Commit everything handed out so far, the record in hand included, and wait until that is safe.
+
+        Raises:
+            InvalidRequest: there is no group.
+            Fenced: a partition belongs to another member by now.
+            TimedOut: no answer within `timeout`.
+        """
+        self._check_usable()
+        if self._settings.group is None:
+            raise InvalidRequest("a consumer without a group has nothing to commit to", hint="give group=...")
+        await self.open(timeout=timeout)
+        assert self._membership is not None
+        await self._membership.commit(limit("timeout", timeout))
+
+    def seek(self, topic: str, partition: int, offset: int, *, leader_epoch: int | None = None) -> None:
+        """Go on from another offset of a partition this consumer has; also clears an error of that partition.
+
+        Raises:
+            UnknownPartition: it is not among its partitions.
+        """
+        self._check_usable()
+        cursor = self._core.cursors.get(TopicPartition(topic, partition))
+        if cursor is None:
+            raise UnknownPartition(
+                f"{topic}[{partition}] is not assigned to this consumer", hint="see consumer.assignment()"
+            )
+        if offset < 0:
+            raise InvalidRequest(f"offset={offset} is not possible", hint="offsets count from 0")
+        cursor.move(Offset(offset, leader_epoch))
+        self._changed()
+
+    def assignment(self) -> set[TopicPartition]:
+        """Return the partitions this consumer has now."""
+        return set(self._core.cursors)
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Return, per partition, the offset of the next record to hand out; -1 where that is not known yet."""
+        return {tp: cursor.next_offset() for tp, cursor in self._core.cursors.items()}
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Return, per partition, the records between position and high watermark as last heard."""
+        return {
+            tp: max(0, cursor.high_watermark - cursor.next_offset())
+            for tp, cursor in self._core.cursors.items()
+            if cursor.high_watermark >= 0 and cursor.resolved
+        }
+
+    # -- the end
+
+    async def close(self, *, timeout: Timeout = 10.0) -> None:
+        """Commit what is done, leave the group and let go of everything. The record in hand is not done."""
+        if self._closed:
+            return
+        self._closed = True
+        self._records = iter(())
+        if self._membership is not None:
+            await self._membership.close(limit("timeout", timeout))
+        if self._fetcher is not None:
+            await self._fetcher.stop()
+            self._fetcher.news.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedProcess(
+                "this consumer belongs to the process that forked this one", hint="connect again in the child process"
+            )
+        if self._closed:
+            raise Closed("the consumer is closed", hint="open another one: client.consumer(...)")
+
+
+_NO_DEADLINE = Deadline(None)
+
+
+def _left(deadline: Deadline) -> float | None:
+    if deadline.passed:
+        raise TimedOut(f"the topics were not found within {deadline.timeout} s", hint="give a longer timeout")
+    return None if deadline.at is None else deadline.remaining(1e9)

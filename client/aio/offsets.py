@@ -1,0 +1,48 @@
+"""Offsets by position or time, asked of the leaders."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from quorumlog.aio.channels import Connection
+from quorumlog.aio.cluster import Cluster, Deadline
+from quorumlog.aio.fetcher import list_offsets_partition
+from quorumlog.cursor import Start
+from quorumlog.errors import from_wire
+from quorumlog.proto import client_pb2 as pb
+
+
+async def list_offsets(
+    cluster: Cluster, topic: str, partitions: Iterable[int] | None, position: Start, deadline: Deadline
+) -> Mapping[int, int]:
+    """Return, per partition (None: all), the offset of `position`: earliest, latest, or the first at or after a time in ms.
+
+    Raises:
+        QuorumlogError: a leader refused for good, or did not answer in time.
+    """
+    known = await cluster.topic(topic, None if deadline.at is None else deadline.remaining(1e9))
+    cache = cluster.cache
+
+    async def one(partition: int) -> tuple[int, int]:
+        question = list_offsets_partition(known.topic_id, topic, partition, position)
+
+        async def call(connection: Connection, seconds: float) -> int:
+            answer = await connection.log.ListOffsets(pb.ListOffsetsRequest(partitions=[question]), timeout=seconds)
+            listed = answer.offsets[0]
+            if listed.HasField("error") and listed.error.code != pb.OK:
+                raise from_wire(listed.error)
+            return listed.offset
+
+        told = ""
+
+        def learn(address: str) -> None:
+            nonlocal told
+            told = address
+
+        timeout = None if deadline.at is None else deadline.remaining(1e9)
+        offset = await cluster.ask_leader(
+            lambda: told or cache.leader(topic, partition) or "", call, timeout, learn=learn
+        )
+        return partition, offset
+
+    wanted = range(len(known.leaders)) if partitions is None else partitions
+    return dict(sorted(await asyncio.gather(*(one(partition) for partition in wanted))))
