@@ -86,7 +86,8 @@ class GroupLog:
     def entries(self, first: LogIndex, last: LogIndex, size_bytes_max: int) -> Sequence[Entry]:
         """Entries from `first` to `last` (both inclusive and retained): one, and then no more than `size_bytes_max`.
 
-        Entries older than the cached tail are read from storage here and now, up to that size. Raises StorageCorrupt.
+        Entries older than the cached tail are read from storage here and now, up to that size; such an answer ends
+        where the tail begins. Raises StorageCorrupt.
         """
         assert self._prefix.next_index <= first <= last < self._end.next_index, f"no entries {first} to {last}"
         if first >= self._tail.first_index:
@@ -230,7 +231,7 @@ class GroupLog:
         """The last index that a cut may take (inclusive) so that at least `retained_bytes` stay; `first_index() - 1`
         for none.
 
-        Cuts fall on milestones. Reads a few rows.
+        Cuts fall on written milestones. Reads a few rows.
         """
         limit = self._end.size_bytes - retained_bytes
         return self._upto_where(lambda row: row.size_bytes <= limit)
@@ -295,9 +296,15 @@ class GroupLog:
             ((decode_header(entry.data), entry) for entry in cached),
         )
 
+    def _last_row_index(self) -> int:
+        """Up to where the sparse rows in storage are those of this log: not beyond a cut that is still in its batch."""
+        if self._open_batch is not None and self._open_batch() is None:
+            self._rows_stale_from = INDEX_MAX  # the batch was written and let go
+        return self._rows_stale_from - 1
+
     def _row_up_to(self, index: int) -> Milestone:
         """The last sparse row at or before `index`, the prefix when there is none."""
-        last = min(index, self._rows_stale_from - 1)
+        last = min(index, self._last_row_index())
         row = sparse_index.last_row(self._storage, self.group_id, self._prefix.next_index, last)
         return self._prefix if row is None else row
 
@@ -310,8 +317,8 @@ class GroupLog:
         return milestone
 
     def _upto_where(self, holds: Callable[[Milestone], bool]) -> LogIndex:
-        last = min(self._end.next_index, self._rows_stale_from) - 1
-        row = sparse_index.last_row_where(self._storage, self.group_id, self._prefix.next_index, last, holds)
+        first, last = self._prefix.next_index, min(self._end.next_index - 1, self._last_row_index())
+        row = sparse_index.last_row_where(self._storage, self.group_id, first, last, holds)
         return LogIndex((self._prefix if row is None else row).next_index - 1)
 
     # --- opening ---
@@ -323,13 +330,12 @@ class GroupLog:
         return self._prefix.next_index - 1
 
     def _load_tail(self, last: int) -> None:
+        first = self._prefix.next_index
+        for header, _ in walk(self._storage, self.group_id, first, min(first, last)):
+            self._check_joins(header, self._prefix)
         term = self._prefix_term
         for header, entry in walk(self._storage, self.group_id, self._end.next_index, last):
-            if header.base_offset != self._end.next_offset:
-                raise StorageCorrupt(
-                    f"entry {entry.index} of group {self.group_id} begins at offset {header.base_offset}, the rows "
-                    f"before it end at {self._end.next_offset}: the replica must be repaired from its peers"
-                )
+            self._check_joins(header, self._end)
             self._end = self._after(self._end, header, entry.data)
             self._tail.append(entry, self._end.next_offset, self._end.max_timestamp_ms)
             term = header.term
@@ -339,6 +345,13 @@ class GroupLog:
                 f"the log of group {self.group_id} ends at entry {last} of term {term}, its term table at term "
                 f"{self._epochs.last_term} from entry {self._epochs.last_first_index}: the replica must be repaired "
                 "from its peers"
+            )
+
+    def _check_joins(self, header: EntryHeader, before: Milestone) -> None:
+        if header.base_offset != before.next_offset:
+            raise StorageCorrupt(
+                f"entry {header.index} of group {self.group_id} begins at offset {header.base_offset}, the rows before "
+                f"it end at {before.next_offset}: the replica must be repaired from its peers"
             )
 
 
