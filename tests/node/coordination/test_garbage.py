@@ -147,6 +147,26 @@ def test_bytes_that_mean_nothing_are_counted_and_dropped(seed: int) -> None:
     assert all(network.everyone_sees(node_id) for node_id in network.member_ids)
 
 
+def test_a_log_that_grows_and_is_never_committed_is_given_up() -> None:
+    settings = PlaneSettings(max_log_entries=400)
+    network = Network(3, settings=settings)
+    plane = network.planes[NodeId(1)]
+    network.planes[NodeId(2)].stop()
+    for number in range(100):
+        rows = [(b"\x00command", 2 + 10 * number + at, 1) for at in range(10)]
+        message: Message = {
+            "type": "append_entries",
+            "commit_index": 1,
+            "entries": rows,
+            "prevLogIdx": 1 + 10 * number,
+            "prevLogTerm": min(1, number),
+        }
+        payload = encode(Envelope(network.sessions[NodeId(1)], 9, 1 + number, 1), message)
+        plane.on_message(NodeId(2), network.sessions[NodeId(2)], payload, network.now)
+        assert plane.log_entries <= settings.max_log_entries
+    assert plane.failures == 1
+
+
 def test_a_term_near_the_bound_is_given_up_by_all() -> None:
     network = Network(3)
     for node_id in network.member_ids:
