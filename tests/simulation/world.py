@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.outbox import Lane, Packet
@@ -20,7 +21,9 @@ from quorumlog.node.coordination.view import CoordinationView, NoCoordination
 from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.metadata import decisions
+from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.database import MemoryDatabase
+from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.group_read import ReadPlan, read_records
 from quorumlog.node.storage.identity import Founding, Voter, save_identity
 from quorumlog.node.storage.memory_files import MemoryFileSystem
@@ -35,14 +38,63 @@ from quorumlog.raft import Entry, NodeId
 
 @dataclass(slots=True)
 class Faults:
-    """Shares of packets lost and doubled, and times in seconds."""
+    """Shares of packets lost and doubled, of clients' requests and answers lost, and times in seconds.
+
+    `late` is the share of clients' requests that arrive only after their client has given them up.
+    """
 
     loss: float = 0.0
     duplication: float = 0.0
+    client_loss: float = 0.0
+    late: float = 0.0
     delay_min: float = 0.0002
     delay_max: float = 0.002
     sync_min: float = 0.0002
     sync_max: float = 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the nodes of a world live; short times pack more elections into a second."""
+
+    tick_seconds: float = 0.1
+    retention_check_seconds: float = 5.0
+    produce_timeout_seconds: float = 30.0
+
+
+class Watcher:
+    """Hears of everything that a world's brokers apply and of every role that their replicas take."""
+
+    def on_applied(self, node_id: int, replica: Replica, header: EntryHeader, value: object) -> None:
+        """An entry was applied on a node."""
+
+    def on_role(self, node_id: int, replica: Replica) -> None:
+        """A replica began or ended to lead."""
+
+
+class WatchedBroker(Broker):
+    """A broker that tells the watchers of its world what it does."""
+
+    def __init__(self, watchers: Sequence[Watcher], **arguments: Any) -> None:
+        self._watchers = watchers
+        super().__init__(**arguments)
+
+    def _on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+        for watcher in self._watchers:
+            watcher.on_applied(self.node_id, replica, header, value)
+        super()._on_applied(replica, header, value)
+
+    def _on_role(self, replica: Replica) -> None:
+        for watcher in self._watchers:
+            watcher.on_role(self.node_id, replica)
+        super()._on_role(replica)
+
+
+class Losable(Protocol):
+    """Something that ends with the process it goes to."""
+
+    def lose(self) -> None:
+        """The process is gone."""
 
 
 class SimNode:
@@ -60,6 +112,8 @@ class SimNode:
         self.session_id = 0
         self.timers = Timers()
         self.sync_held = False
+        self.calls: list[Losable] = []
+        self.streams: list[Losable] = []
         self._held: list[Callable[[], None]] = []
         self._wake_at: float | None = None
 
@@ -97,10 +151,21 @@ class SimNode:
         self.session_id = world.rng.getrandbits(60) + 1
         self.timers = Timers()
         self._held = []
+        self._wake_at = None
         pacer = WatermarkPacer(self.opened.watermark.mark.sequence)
         self.pacer = pacer
-        self.broker = Broker(
-            config=NodeConfig(self.node_id, Path("/none"), self.address, f"node{self.node_id}:7170"),
+        pace = world.pace
+        self.broker = WatchedBroker(
+            world.watchers,
+            config=NodeConfig(
+                self.node_id,
+                Path("/none"),
+                self.address,
+                f"node{self.node_id}:7170",
+                tick_seconds=pace.tick_seconds,
+                retention_check_seconds=pace.retention_check_seconds,
+                produce_timeout_seconds=pace.produce_timeout_seconds,
+            ),
             opened=self.opened,
             founding=founding,
             descriptor=self.descriptor(),
@@ -134,6 +199,25 @@ class SimNode:
         self.files.crash(self.world.rng)
         self.database.crash(keep)
         self.world.note(f"crash {self.node_id} keep {keep}")
+        self._say_gone()
+
+    def stop(self) -> None:
+        """End the process as a clean stop does: everything is synced. Leadership was handed over before, or is lost."""
+        assert self.broker is not None
+        assert self.opened is not None
+        self.broker.fold_all()
+        self.broker.pump()
+        self.broker = None
+        self.opened.close()
+        self.opened = None
+        self.world.note(f"stop {self.node_id}")
+        self._say_gone()
+
+    def _say_gone(self) -> None:
+        for calls in (self.calls, self.streams):
+            lost, calls[:] = list(calls), []
+            for call in lost:
+                call.lose()
         for other in self.world.nodes.values():
             if other.broker is not None:
                 other.broker.on_disconnected(self.node_id)
@@ -227,17 +311,26 @@ class _ColdReads:
 class World:
     """Nodes, network and time. `now` starts at 1000 s."""
 
-    def __init__(self, seed: int, nodes: int = 3, group_settings: GroupSettings | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        nodes: int = 3,
+        group_settings: GroupSettings | None = None,
+        pace: Pace = Pace(),  # noqa: B008 - frozen
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.clock = ManualClock(1000.0)
         self.faults = Faults()
+        self.pace = pace
+        self.watchers: list[Watcher] = []
         self.cut: set[tuple[int, int]] = set()
         self.group_settings = group_settings
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._hash = hashlib.sha256()
         self.events_run = 0
+        self.check_every = 1 << 60
         self.nodes = {node_id: SimNode(self, node_id) for node_id in range(1, nodes + 1)}
         for node in self.nodes.values():
             node.prepare()
@@ -271,7 +364,12 @@ class World:
         self.clock.advance(max(0.0, when - self.clock.now()))
         self.events_run += 1
         action()
+        if self.events_run % self.check_every == 0:
+            self.check()
         return True
+
+    def check(self) -> None:
+        """Called after every `check_every` events; a test puts its invariants here."""
 
     def run(self, seconds: float) -> None:
         """Let `seconds` pass."""
@@ -311,7 +409,7 @@ class World:
                     return
                 if (sender.node_id, peer) in self.cut:
                     return
-                self.note(f"{sender.node_id}>{peer} {len(packet.raft)}")
+                self.note(f"{sender.node_id}>{peer} {_gist(packet)}")
                 target.broker.on_packet(sender.node_id, sent_by, packet)
                 target.pump()
 
@@ -326,3 +424,28 @@ class World:
 
     def brokers(self) -> dict[int, Broker]:
         return {node_id: node.broker for node_id, node in self.nodes.items() if node.broker is not None}
+
+    # The whole
+
+    def found(self, seconds: float = 30.0) -> None:
+        """Start every node and wait until the founding record is applied everywhere."""
+        self.start_all()
+        self.run_until(
+            lambda: all(broker.catalogue.founding is not None for broker in self.brokers().values()),
+            seconds,
+            "the cluster is not founded",
+        )
+
+    def heal(self) -> None:
+        """End every fault and start every node that is down."""
+        self.faults = Faults()
+        self.cut.clear()
+        for node in self.nodes.values():
+            node.release_syncs()
+        self.start_all()
+
+
+def _gist(packet: Packet) -> str:
+    """Enough of a packet to tell two runs apart."""
+    raft = [(group_id, message.type.value, message.term, message.index) for group_id, message in packet.raft]
+    return f"{raft} {len(packet.forwarded)} {len(packet.forwarded_results)}"
