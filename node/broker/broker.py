@@ -98,6 +98,7 @@ class Broker:
         self._progressed: dict[int, Replica] = {}
         self._reclaims: list[tuple[Family, bytes, bytes]] = []
         self._founding_proposed = False
+        self._claimed = False
         self._register_at = 0.0
 
         storage = opened.storage
@@ -239,6 +240,7 @@ class Broker:
         self.retention.tick(now)
         if not self.gate.stopping:
             self.balance.tick(now)
+        self._claim()
         self._found_catalogue()
         self._register(now)
         for node in self.peers():
@@ -292,6 +294,19 @@ class Broker:
         self._progressed[replica.group_id] = replica
 
     # ------------------------------------------------------------------------------------------------ cluster and self
+
+    def _claim(self) -> None:
+        """Once, when a majority of the nodes is there after a start."""
+        others = self.peers()
+        alive = 1 + sum(self.liveness.is_alive(node.node_id) for node in others)
+        if not self._claimed and 2 * alive > len(others) + 1:
+            self._claimed = True
+            self.balance.claim(self._prefers_me)
+
+    def _prefers_me(self, replica: Replica) -> bool:
+        group = self.catalogue.group(replica.group_id)
+        preferred = group.replicas[0] if group is not None else replica.voters[0]
+        return preferred == self.node_id
 
     def _found_catalogue(self) -> None:
         """The first leader of `__cluster` writes the founding record into it."""

@@ -49,7 +49,7 @@ def _view(topic: Topic | None) -> TopicView | None:
     return TopicView(topic.name, topic.topic_id, len(topic.partitions))
 
 
-class GroupSession:
+class MemberStream:
     """A member's stream, on its way to the coordinator of the group that its first message names."""
 
     def __init__(self, send: Callable[[client_pb2.GroupResponse], None], close: Callable[[], None]) -> None:
@@ -147,7 +147,7 @@ class GroupsPath:
 
     # ------------------------------------------------------------------------------------------------------ sessions
 
-    def on_request(self, session: GroupSession, request: client_pb2.GroupRequest) -> None:
+    def on_request(self, session: MemberStream, request: client_pb2.GroupRequest) -> None:
         """Take a member's message."""
         if session.coordinator is None:
             if request.WhichOneof("message") != "join":
@@ -165,7 +165,7 @@ class GroupsPath:
         assert session.session is not None
         session.coordinator.on_request(session.session, request, self._clock.now())
 
-    def on_session_closed(self, session: GroupSession) -> None:
+    def on_session_closed(self, session: MemberStream) -> None:
         """The stream is gone."""
         if session.coordinator is not None and session.session is not None:
             session.coordinator.on_session_closed(session.session, self._clock.now())

@@ -4,6 +4,7 @@ over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from quorumlog.node.broker.liveness import Liveness
@@ -44,6 +45,16 @@ class LeaderBalance:
                 moved += 1
                 if moved == TRANSFERS_PER_ROUND_MAX:
                     return
+
+    def claim(self, preferred: Callable[[Replica], bool]) -> None:
+        """Campaign for the groups without a leader that prefer this node. Called once, after a start, when a majority
+        of
+        the nodes is connected: nobody has to wait for a timeout then, and pre-vote keeps a living leader in place.
+        """
+        for replica in self._multi.replicas.values():
+            if replica.stopped is None and not replica.raft.leader_id and preferred(replica):
+                replica.raft.campaign()
+                self._multi.touch(replica)
 
     def _may_lead(self, replica: Replica, node_id: int) -> bool:
         progress = replica.raft.progress(NodeId(node_id))

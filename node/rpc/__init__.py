@@ -1,0 +1,1 @@
+"""gRPC: the server side of the client contract, and the streams between nodes."""

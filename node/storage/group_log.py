@@ -200,7 +200,9 @@ class GroupLog:
     def locate_time(self, timestamp_ms: int) -> LogIndex | None:
         """Index of the first retained entry with a record at or after the time; None when there is none.
 
-        Which record of the entry it is, its batch tells.
+        Which record of the entry it is, its batch tells. Times outside the tail are read from storage, usually about 64
+        entries; when a prefix that was cut held a later time than what follows it, all entries up to the one that is
+        found. `group_read.find_time` does the same in a thread.
         """
         if timestamp_ms > self._end.max_timestamp_ms:
             return None

@@ -72,6 +72,9 @@ def database_options(memory: MemoryBudget, recovery: DBRecoveryMode) -> Options:
     options.create_missing_column_families(True)
     options.set_wal_recovery_mode(recovery)
     options.set_paranoid_checks(True)
+    # All families are flushed at one point of the write order: when the log is lost or cut by damage, what is left is
+    # still a prefix of the batches, and the opening does not stumble over one family that is ahead of the log.
+    options.set_atomic_flush(True)
     options.set_db_write_buffer_size(memory.memtables_bytes)
     options.set_max_total_wal_size(memory.wal_bytes)
     options.set_max_background_jobs(_BACKGROUND_JOBS)

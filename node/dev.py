@@ -1,0 +1,201 @@
+"""`quorumlog dev`: a local cluster, every node a process of its own, kept in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from quorumlog.node.clock import Clock, SystemClock
+from quorumlog.node.errors import NodeError
+from quorumlog.node.pidfile import serving_pid
+from quorumlog.node.rpc.probe import found_cluster, is_serving
+from quorumlog.proto import client_pb2
+
+PEER_PORT_DISTANCE: Final = 100
+READY_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.05
+STOP_SECONDS: Final = 20.0
+
+
+class DevFailed(NodeError):
+    """The local cluster does not come up."""
+
+
+class _DevNode:
+    """One node of the local cluster."""
+
+    def __init__(self, node_id: int, folder: Path, client_port: int, peer_port: int) -> None:
+        self.node_id = node_id
+        self.folder = folder
+        self.config = folder / "node.toml"
+        self.log = folder / "node.log"
+        self.client_address = f"127.0.0.1:{client_port}"
+        self.peer_address = f"127.0.0.1:{peer_port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write_config(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # A host of its own, or placement would see one machine and could not spread replicas.
+        self.config.write_text(
+            f"node_id = {self.node_id}\n"
+            f'data = "."\n'
+            f'client_address = "{self.client_address}"\n'
+            f'peer_address = "{self.peer_address}"\n'
+            f'host = "dev-{self.node_id}"\n'
+        )
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "quorumlog.node", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C reaches the whole foreground group; the nodes are stopped by this program, in order.
+                process_group=0,
+            )
+
+    def exit_status(self) -> str | None:
+        """How the process ended, None while it runs or after it was said once."""
+        if self.process is None or self.process.poll() is None:
+            return None
+        code = self.process.returncode
+        self.process = None
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it wrote nothing"
+
+
+class DevCluster:
+    """Starts nodes, founds a cluster from them the first time, and watches over them until it is interrupted."""
+
+    def __init__(self, nodes: int, port: int, data: Path | None, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._clock: Clock = SystemClock()
+        self._temporary = data is None
+        self._data = Path(tempfile.mkdtemp(prefix="quorumlog-dev-")) if data is None else data.resolve()
+        ports = _ports(nodes, port)
+        self._nodes = [
+            _DevNode(number, self._data / f"node-{number}", *ports[number - 1]) for number in range(1, nodes + 1)
+        ]
+
+    def run(self) -> int:
+        """Run until SIGINT or SIGTERM. Raises DevFailed when the cluster does not come up."""
+        return asyncio.run(self._run())
+
+    async def _run(self) -> int:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            known = [node for node in self._nodes if node.config.exists()]
+            if known and len(known) != len(self._nodes):
+                raise DevFailed(
+                    f"{self._data} holds {len(known)} nodes, --nodes says {len(self._nodes)}: a cluster keeps the "
+                    "nodes it was founded with; use the same number, or another --data"
+                )
+            for node in self._nodes:
+                node.write_config()
+                node.start()
+                assert node.process is not None
+                self._say(f"node {node.node_id} pid {node.process.pid} {node.client_address}")
+            if await self._until_ready(stopping):
+                self._say(f"ready {','.join(node.client_address for node in self._nodes)}")
+                await self._watch(stopping)
+        finally:
+            await self._stop()
+        return 0
+
+    async def _until_ready(self, stopping: asyncio.Event) -> bool:
+        """Wait until every node serves and every group has a leader; False when interrupted."""
+        deadline = self._clock.now() + READY_SECONDS
+        founded = False
+        addresses = [node.client_address for node in self._nodes]
+        members = [client_pb2.FoundingNode(node_id=node.node_id, address=node.peer_address) for node in self._nodes]
+        while not stopping.is_set():
+            for node in self._nodes:
+                status = node.exit_status()
+                if status is not None:
+                    raise DevFailed(f"node {node.node_id} ended ({status}): {node.last_words()}")
+            if not founded:
+                founded = await found_cluster(addresses[0], members)
+            elif await is_serving(addresses):
+                return True
+            if self._clock.now() >= deadline:
+                raise DevFailed(f"the cluster is not ready after {READY_SECONDS:g} s; see {self._data}/node-*/node.log")
+            await asyncio.sleep(POLL_SECONDS)
+        return False
+
+    async def _watch(self, stopping: asyncio.Event) -> None:
+        """Say when a node ends. It is never started again from here: whoever killed it wants to see what happens."""
+        while not stopping.is_set():
+            for node in self._nodes:
+                status = node.exit_status()
+                if status is not None:
+                    self._say(
+                        f"node {node.node_id} exited ({status}); start again: quorumlog node --config {node.config}"
+                    )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await stopping.wait()
+
+    async def _stop(self) -> None:
+        """Stop the nodes, those that were started again by hand as well."""
+        deadline = self._clock.now() + STOP_SECONDS
+        pids = {}
+        for node in self._nodes:
+            pid = node.process.pid if node.process is not None and node.process.poll() is None else None
+            pid = pid or serving_pid(node.folder)
+            if pid is not None:
+                pids[node.node_id] = pid
+                _signal(pid, signal.SIGTERM)
+        while pids and self._clock.now() < deadline:
+            for node in self._nodes:
+                if node.process is not None:
+                    node.process.poll()
+                if node.node_id in pids and not _runs(pids[node.node_id]):
+                    del pids[node.node_id]
+            await asyncio.sleep(POLL_SECONDS)
+        for pid in pids.values():
+            _signal(pid, signal.SIGKILL)
+        if self._temporary:
+            shutil.rmtree(self._data, ignore_errors=True)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _ports(nodes: int, port: int) -> list[tuple[int, int]]:
+    """(client port, peer port) of each node."""
+    if port:
+        return [(port + number, port + PEER_PORT_DISTANCE + number) for number in range(nodes)]
+    with contextlib.ExitStack() as stack:
+        # All are held at once, so that none is given twice.
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * nodes)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        numbers = [free.getsockname()[1] for free in sockets]
+    return list(zip(numbers[:nodes], numbers[nodes:], strict=True))

@@ -1,0 +1,68 @@
+"""Founding a cluster: asking nodes who they are, and handing the founding record over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import grpc
+
+from quorumlog.node.rpc.options import CHANNEL_OPTIONS
+from quorumlog.proto import client_pb2, internal_pb2, peer_pb2
+from quorumlog.proto.errors import make_error
+from quorumlog.proto.peer_pb2_grpc import PeerStub
+
+CALL_SECONDS: Final = 5.0
+
+
+async def identify_all(peers: Mapping[int, str]) -> list[internal_pb2.NodeDescriptor] | client_pb2.Error:
+    """Ask the nodes at these peer addresses who they are; an error when one does not answer or is not free."""
+    answers = await asyncio.gather(*(_identify(node_id, address) for node_id, address in peers.items()))
+    descriptors = []
+    for answer in answers:
+        if isinstance(answer, client_pb2.Error):
+            return answer
+        descriptors.append(answer)
+    return descriptors
+
+
+async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor | client_pb2.Error:
+    try:
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            answer = await PeerStub(channel).Identify(
+                peer_pb2.IdentifyRequest(), timeout=CALL_SECONDS, wait_for_ready=True
+            )
+    except grpc.aio.AioRpcError as error:
+        return make_error(
+            client_pb2.INVALID_REQUEST,
+            f"node {node_id} does not answer at its peer address {address}: {error.details()}",
+            hint="start it, and give peer addresses, not client addresses",
+        )
+    if answer.node_id != node_id:
+        message = f"node {answer.node_id} answers at {address}, where node {node_id} was expected"
+        return make_error(client_pb2.INVALID_REQUEST, message, hint="correct the addresses")
+    if answer.cluster_id:
+        return make_error(
+            client_pb2.ALREADY_FOUNDED, f"node {node_id} at {address} belongs to cluster {answer.cluster_id.hex()}"
+        )
+    return internal_pb2.NodeDescriptor(
+        node_id=answer.node_id,
+        incarnation=answer.incarnation,
+        client_address=answer.client_address,
+        peer_address=answer.peer_address,
+        host=answer.host,
+        rack=answer.rack,
+    )
+
+
+async def hand_over(channel: grpc.aio.Channel, founding: internal_pb2.Founding) -> str | None:
+    """Give the founding record to a node that waits. Returns why it would not take it; None when it did or was
+    silent.
+    """
+    request = peer_pb2.FoundRequest(founding=founding.SerializeToString(deterministic=True))
+    try:
+        response = await PeerStub(channel).Found(request, timeout=CALL_SECONDS)
+    except grpc.aio.AioRpcError:
+        return None
+    return None if response.accepted else response.message
