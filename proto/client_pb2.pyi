@@ -6,6 +6,11 @@ The client contract of quorumlog: everything a producer, a consumer, a group mem
 Conventions. Ids are 16-byte UUIDs. Times are milliseconds since the Unix epoch and end in `_ms`. An `offset` is the position
 of a record in a partition; it is never the index of a Raft entry. Fields are added, never renumbered; a node refuses
 enum values and flags it does not know instead of ignoring them.
+
+Errors. What concerns one batch, partition or offset stands beside it in the answer. A call that fails as a whole ends with a
+gRPC status; its trailing metadata hold a google.rpc.Status (`grpc-status-details-bin`, with ErrorInfo, this file's Error and
+perhaps RetryInfo) and, for clients without those types, the Error alone (`quorumlog-error-bin`). The `error` field at the
+top of an answer to a unary call is therefore never set on the wire; on a stream it ends the stream.
 """
 
 from collections import abc as _abc

@@ -37,6 +37,9 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
+# Under this name a node's trailing metadata carry the contract's own Error when a call fails as a whole.
+ERROR_METADATA_KEY = "quorumlog-error-bin"
+
 
 class Connection:
     """One node: its channel, its stubs, and the greeting that comes before anything else.
@@ -132,7 +135,10 @@ class Pool:
 
 
 def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
-    """Return the error for a call that ended with a gRPC status instead of an answer."""
+    """Return the error for a call that ended with a gRPC status instead of an answer: the node's own, where it sent one."""
+    for name, value in error.trailing_metadata() or ():
+        if name == ERROR_METADATA_KEY and isinstance(value, bytes):
+            return from_wire(pb.Error.FromString(value))
     status = error.code()
     details = error.details() or status.name
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
