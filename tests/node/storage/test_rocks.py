@@ -43,7 +43,7 @@ def run_child(code: str, path: Path) -> subprocess.CompletedProcess[str]:
     prelude = (
         "import os, resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from quorumlog.node.errors import StorageError\n"
+        "from quorumlog.node.errors import StorageBusy, StorageError\n"
         "from quorumlog.node.storage.interface import Family\n"
         "from quorumlog.node.storage.rocks import RocksStorage\n"
         "def put(i, value):\n"
@@ -191,6 +191,36 @@ def test_a_lost_log_shows_in_sequence_number_or_database_id(folder: Path) -> Non
     assert storage.scan(Family.LOG, key(0), key(KEYS)) == []
     assert storage.database_id().hex() != database_id
     assert storage.sequence_number() < int(number)
+    storage.close()
+
+
+@pytest.mark.parametrize("damage", ["lost", "flipped"])
+def test_whatever_a_damaged_log_takes_with_it_whole_batches_are_left(folder: Path, damage: str) -> None:
+    child = run_child(
+        "from quorumlog.node.storage.rocks_options import MemoryBudget\n"
+        "storage = RocksStorage(Path(sys.argv[1]), memory=MemoryBudget(log_memtable_bytes=64 << 10))\n"
+        "for i in range(500):\n"
+        "    batch = storage.new_batch()\n"
+        "    batch.put(Family.LOG, i.to_bytes(8, 'big'), os.urandom(1000))\n"
+        "    batch.put(Family.META, b'last', i.to_bytes(8, 'big'))\n"
+        "    while True:\n"
+        "        try: storage.write(batch); break\n"
+        "        except StorageBusy: storage.sync()\n"
+        "storage.sync()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n",
+        folder,
+    )
+    assert child.returncode == -9, child.stderr
+    logs = sorted(folder.glob("*.log"))
+    if damage == "lost":
+        for log in logs:
+            log.unlink()
+    else:
+        flip(logs[0], logs[0].stat().st_size // 2)
+    storage = RocksStorage(folder, RecoveryMode.POINT_IN_TIME)
+    found = storage.scan(Family.LOG, key(0), key(KEYS))
+    assert 0 < len(found) < 500
+    assert storage.get(Family.META, b"last") == found[-1][0], "the families stand at different batches"
     storage.close()
 
 
