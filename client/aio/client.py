@@ -2,10 +2,10 @@
 
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from quorumlog.aio.admin import DEFAULT_TIMEOUT, ClusterAdmin, Topics
 from quorumlog.aio.cluster import Cluster, Deadline
@@ -88,7 +88,7 @@ class Client:
             compression=_codec(compression),
         )
         producer = Producer(self._cluster, settings)
-        self._open.append(producer)
+        self._remember(producer)
         return producer
 
     def consumer(
@@ -159,8 +159,12 @@ class Client:
             ),
         )
         consumer = Consumer(self._cluster, settings)
-        self._open.append(consumer)
+        self._remember(consumer)
         return consumer
+
+    def _remember(self, part: Producer | Consumer) -> None:
+        self._open = [other for other in self._open if not other.closed]
+        self._open.append(part)
 
     async def offsets(self, topic: str, *, at: Where = "latest", timeout: Timeout = DEFAULT_TIMEOUT) -> dict[int, int]:
         """Return, per partition, the high watermark ("latest"), the oldest offset ("earliest"), or the first at or after a time."""
@@ -220,7 +224,7 @@ class Connecting:
         self._client = client
         return client
 
-    def __await__(self):  # type: ignore[no-untyped-def] # what a coroutine's __await__ returns has no better name
+    def __await__(self) -> Generator[Any, None, Client]:
         return self._connect().__await__()
 
     async def __aenter__(self) -> Client:
@@ -263,12 +267,17 @@ def bootstrap_addresses(bootstrap: str | Sequence[str] | None) -> list[str]:
 
 
 def _position(option: str, where: Where) -> Literal["earliest", "latest"] | int:
+    if where == "earliest" or where == "latest":  # noqa: PLR1714 - mypy narrows this, not a set
+        return where
     if isinstance(where, str):
-        return _one_of(option, where, ("earliest", "latest"))
+        raise InvalidRequest(f"{option}={where!r} is not known", hint="use earliest, latest, a datetime or seconds")
     return timestamp_ms(option, where)
 
 
-def _one_of(option: str, given: str, words: Sequence[str]):  # type: ignore[no-untyped-def] # the literal it was declared as
+_W = TypeVar("_W", bound=str)
+
+
+def _one_of(option: str, given: _W, words: Sequence[str]) -> _W:
     if given not in words:
         raise InvalidRequest(f"{option}={given!r} is not known", hint="use one of: " + ", ".join(words))
     return given

@@ -133,8 +133,6 @@ class Consumer:
                 cursor.done = cursor.handed
                 self._lists_done = True
             cursor.in_hand = False
-            if not cursor.active and self._membership is not None:
-                self._membership.handed_back()
 
     async def next_chunk(self, deadline: Deadline) -> Chunk | None:
         """Return what is handed out next; None when every partition has reached its stop, or at `deadline`.
@@ -144,6 +142,8 @@ class Consumer:
         self._check_usable()
         self.hand_back()
         self._chunk = None
+        if self._membership is not None:
+            self._membership.handed_back()
         if self._fetcher is None:
             await self.open(timeout=deadline.timeout)
         fetcher = self._fetcher
@@ -222,39 +222,52 @@ class Consumer:
 
         Calling it again marks those returned before as done.
         """
+        self.check_max_records(max_records)
+        return await self.next_list(Deadline(limit("timeout", timeout)), max_records)
+
+    @staticmethod
+    def check_max_records(max_records: int) -> None:
+        """Raise InvalidRequest unless that many records can be asked for."""
         if max_records < 1:
             raise InvalidRequest(f"max_records={max_records} is not possible", hint="give at least 1")
-        return await self.next_list(Deadline(limit("timeout", timeout)), max_records)
+
+    def take_list(self, max_records: int | None) -> list[Record]:
+        """Return the next list of the present chunk; empty if another chunk is needed. What was returned before is done."""
+        self._records = iter(())
+        chunk = self._chunk
+        if chunk is None or not chunk.valid:
+            return []
+        self.hand_back()
+        chunk.cursor.in_hand = True
+        records = chunk.next_list(max_records)
+        self._lists_done = not records
+        return records
+
+    def take_values(self) -> list[bytes | None]:
+        """Return the next values of the present chunk; otherwise as `take_list`."""
+        self._records = iter(())
+        chunk = self._chunk
+        if chunk is None or not chunk.valid:
+            return []
+        self.hand_back()
+        chunk.cursor.in_hand = True
+        values = chunk.next_values()
+        self._lists_done = not values
+        return values
 
     async def next_list(self, deadline: Deadline, max_records: int | None) -> list[Record]:
         """Return the next list of records; empty at the end or at `deadline`."""
-        self._records = iter(())
-        while True:
-            chunk = self._chunk
-            if chunk is not None and chunk.valid:
-                self.hand_back()
-                chunk.cursor.in_hand = True
-                records = chunk.next_list(max_records)
-                if records:
-                    self._lists_done = False
-                    return records
+        while not (records := self.take_list(max_records)):
             if await self.next_chunk(deadline) is None:
                 return []
+        return records
 
     async def next_values(self, deadline: Deadline) -> list[bytes | None]:
         """Return the next list of values; empty at the end or at `deadline`."""
-        self._records = iter(())
-        while True:
-            chunk = self._chunk
-            if chunk is not None and chunk.valid:
-                self.hand_back()
-                chunk.cursor.in_hand = True
-                values = chunk.next_values()
-                if values:
-                    self._lists_done = False
-                    return values
+        while not (values := self.take_values()):
             if await self.next_chunk(deadline) is None:
                 return []
+        return values
 
     # -- positions
 
@@ -307,6 +320,11 @@ class Consumer:
         }
 
     # -- the end
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     async def close(self, *, timeout: Timeout = 10.0) -> None:
         """Commit what is done, leave the group and let go of everything. The record in hand is not done."""

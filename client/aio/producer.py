@@ -263,6 +263,11 @@ class Producer:
         if failed:
             raise DeliveryFailed(failed)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     async def close(self, *, timeout: Timeout = None) -> None:
         """Flush, then let go of everything; what is not acknowledged within `timeout` is given up.
 

@@ -1,0 +1,77 @@
+"""A bridge from threads to one event loop that runs in a thread of its own."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from quorumlog.errors import Closed, ForkedProcess, InvalidRequest
+
+_T = TypeVar("_T")
+
+
+class Portal:
+    """An event loop in a daemon thread, and a way to call into it.
+
+    Waiting happens in the calling thread on a lock that signals interrupt, so Ctrl-C ends every wait; what was waited for is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="quorumlog", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            pending = asyncio.all_tasks(self.loop)
+            for task in pending:
+                task.cancel()
+            if pending:
+                self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run `work` in the loop and return its result; whatever it raises is raised here.
+
+        Raises:
+            ForkedProcess: the loop belongs to the process that forked this one.
+            Closed: the portal is.
+            InvalidRequest: called from the loop's own thread, which would then wait for itself.
+        """
+        try:
+            self._check()
+        except Exception:
+            work.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedProcess(
+                "this client belongs to the process that forked this one", hint="connect again in the child process"
+            )
+        if not self._thread.is_alive() or self.loop.is_closed():
+            raise Closed("the client is closed", hint="connect again")
+        if threading.current_thread() is self._thread:
+            raise InvalidRequest(
+                "a callback of the client's own thread cannot wait for the client",
+                hint="do it in another thread, or use quorumlog.aio",
+            )
+
+    def close(self) -> None:
+        """Stop the loop and end its thread."""
+        if self._pid != os.getpid() or not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()

@@ -1,0 +1,430 @@
+"""The face without asyncio: the same verbs, safe to call from any thread.
+
+Nothing is decided here. Calls run in the loop of a background thread; sending puts records into the buffer right from the calling
+thread, and records are opened and handed out in the thread that iterates.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from quorumlog.aio.admin import DEFAULT_TIMEOUT, ClusterAdmin, Topics
+from quorumlog.aio.client import Client as AsyncClient
+from quorumlog.aio.client import CompressionName, Where
+from quorumlog.aio.cluster import Deadline
+from quorumlog.aio.consumer import Commit, Partitions
+from quorumlog.aio.consumer import Consumer as AsyncConsumer
+from quorumlog.aio.groups import Groups
+from quorumlog.aio.producer import Producer as AsyncProducer
+from quorumlog.descriptions import ClusterStatus, GroupDescription, GroupSummary, TopicDescription
+from quorumlog.durations import Duration, Timeout, When, limit
+from quorumlog.fetching import OnDiverged, Reset
+from quorumlog.futures import BulkFuture, SendFuture
+from quorumlog.portal import Portal
+from quorumlog.records import Record, TopicPartition
+from quorumlog.send_plan import Column, HeadersLike
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+Callback = Callable[[set[TopicPartition]], None]
+"""Told which partitions; it runs in a thread of its own, and the group waits for it."""
+
+_NO_DEADLINE = Deadline(None)
+
+
+class Producer:
+    """Sends records; see `quorumlog.aio.Producer`. Safe to share between threads."""
+
+    def __init__(self, portal: Portal, producer: AsyncProducer) -> None:
+        self._portal = portal
+        self._producer = producer
+        self._try_send = producer.try_send
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: HeadersLike | None = None,
+        partition: int | None = None,
+        timestamp: When | None = None,
+        timeout: Timeout = None,
+    ) -> SendFuture:
+        """Put one record into the buffer and return its future; see `quorumlog.aio.Producer.send`."""
+        future = self._try_send(topic, value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        if future is not None:
+            return future
+        return self._portal.call(
+            self._producer.send(
+                topic, value, key=key, headers=headers, partition=partition, timestamp=timestamp, timeout=timeout
+            )
+        )
+
+    def send_many(
+        self,
+        topic: str,
+        values: Column,
+        *,
+        keys: Column | None = None,
+        partition: int | None = None,
+        timestamp: When | None = None,
+        timeout: Timeout = None,
+    ) -> BulkFuture:
+        """Put many records into the buffer, column by column; see `quorumlog.aio.Producer.send_many`."""
+        deadline = Deadline(limit("timeout", timeout))
+        producer = self._producer
+        while (chunks := producer.try_plan(topic, values, keys, partition)) is None:
+            self._portal.call(producer.ready(topic, deadline))
+        parts = []
+        for chunk in chunks:
+            while (part := producer.try_extend(topic, chunk, timestamp)) is None:
+                self._portal.call(producer.ready(topic, deadline))
+            parts.append(part)
+        return BulkFuture(parts)
+
+    def flush(self, *, timeout: Timeout = None) -> None:
+        """Wait until everything sent so far is acknowledged or given up; see `quorumlog.aio.Producer.flush`."""
+        self._portal.call(self._producer.flush(timeout=timeout))
+
+    def close(self, *, timeout: Timeout = None) -> None:
+        """Flush and let go of everything; see `quorumlog.aio.Producer.close`."""
+        self._portal.call(self._producer.close(timeout=timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._portal.call(self._producer.__aexit__(kind, error, trace))
+
+
+class Consumer:
+    """Reads records; see `quorumlog.aio.Consumer`. One thread at a time iterates; the others may commit, seek and close."""
+
+    def __init__(self, portal: Portal, consumer: AsyncConsumer) -> None:
+        self._portal = portal
+        self._consumer = consumer
+        self._take_record = consumer.take_record
+
+    def open(self, *, timeout: Timeout = None) -> None:
+        """Look up topics and join the group; the first record asked for does this as well."""
+        self._portal.call(self._consumer.open(timeout=timeout))
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        record = self._take_record()
+        while record is None:
+            if not self._portal.call(self._consumer.next_records(_NO_DEADLINE)):
+                raise StopIteration
+            record = self._take_record()
+        return record
+
+    def batches(self) -> Iterator[list[Record]]:
+        """Iterate over lists of records as they were fetched; see `quorumlog.aio.Consumer.batches`."""
+        while records := self._list(_NO_DEADLINE, None):
+            yield records
+
+    def values(self) -> Iterator[list[bytes | None]]:
+        """Iterate over lists of values: the fastest way to read; see `quorumlog.aio.Consumer.values`."""
+        consumer = self._consumer
+        while True:
+            values = consumer.take_values()
+            while not values:
+                if self._portal.call(consumer.next_chunk(_NO_DEADLINE)) is None:
+                    return
+                values = consumer.take_values()
+            yield values
+
+    def poll(self, *, max_records: int = 500, timeout: Timeout = 1.0) -> list[Record]:
+        """Return up to `max_records` records, an empty list if none came; see `quorumlog.aio.Consumer.poll`."""
+        AsyncConsumer.check_max_records(max_records)
+        return self._list(Deadline(limit("timeout", timeout)), max_records)
+
+    def _list(self, deadline: Deadline, max_records: int | None) -> list[Record]:
+        consumer = self._consumer
+        records = consumer.take_list(max_records)
+        while not records:
+            if self._portal.call(consumer.next_chunk(deadline)) is None:
+                return []
+            records = consumer.take_list(max_records)
+        return records
+
+    def commit(self, *, timeout: Timeout = 30.0) -> None:
+        """Commit everything handed out so far; see `quorumlog.aio.Consumer.commit`."""
+        self._portal.call(self._consumer.commit(timeout=timeout))
+
+    def seek(self, topic: str, partition: int, offset: int, *, leader_epoch: int | None = None) -> None:
+        """Go on from another offset; see `quorumlog.aio.Consumer.seek`."""
+
+        async def seek() -> None:
+            self._consumer.seek(topic, partition, offset, leader_epoch=leader_epoch)
+
+        self._portal.call(seek())
+
+    def assignment(self) -> set[TopicPartition]:
+        """Return the partitions this consumer has now."""
+        return self._consumer.assignment()
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Return, per partition, the offset of the next record to hand out; -1 where that is not known yet."""
+        return self._consumer.positions()
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Return, per partition, the records between position and high watermark as last heard."""
+        return self._consumer.lag()
+
+    def close(self, *, timeout: Timeout = 10.0) -> None:
+        """Commit what is done, leave the group and let go of everything; see `quorumlog.aio.Consumer.close`."""
+        self._portal.call(self._consumer.close(timeout=timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class TopicsFace:
+    """Topics of the cluster; `client.topics`; see `quorumlog.aio`."""
+
+    def __init__(self, portal: Portal, topics: Topics) -> None:
+        self._portal = portal
+        self._topics = topics
+
+    def create(
+        self,
+        name: str,
+        *,
+        partitions: int | None = None,
+        replicas: int | None = None,
+        configs: Mapping[str, str] | None = None,
+        if_not_exists: bool = False,
+        validate_only: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> TopicDescription:
+        """Create a topic and return it, once its partitions have leaders."""
+        return self._portal.call(
+            self._topics.create(
+                name,
+                partitions=partitions,
+                replicas=replicas,
+                configs=configs,
+                if_not_exists=if_not_exists,
+                validate_only=validate_only,
+                timeout=timeout,
+            )
+        )
+
+    def list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> "list[TopicDescription]":
+        """Return every topic but the internal ones, by name."""
+        return self._portal.call(self._topics.list(timeout=timeout))
+
+    def describe(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> TopicDescription:
+        """Return one topic with every configuration there is."""
+        return self._portal.call(self._topics.describe(name, timeout=timeout))
+
+    def alter(
+        self,
+        name: str,
+        *,
+        set: Mapping[str, str] | None = None,  # noqa: A002 - the command line's word
+        reset: Sequence[str] = (),
+        validate_only: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> TopicDescription:
+        """Change configurations: `set` some, `reset` others to their defaults."""
+        return self._portal.call(
+            self._topics.alter(name, set=set, reset=reset, validate_only=validate_only, timeout=timeout)
+        )
+
+    def delete(self, name: str, *, if_exists: bool = False, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Delete a topic and its records, for good."""
+        self._portal.call(self._topics.delete(name, if_exists=if_exists, timeout=timeout))
+
+
+class GroupsFace:
+    """Consumer groups; `client.groups`; see `quorumlog.aio`."""
+
+    def __init__(self, portal: Portal, groups: Groups) -> None:
+        self._portal = portal
+        self._groups = groups
+
+    def list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> "list[GroupSummary]":
+        """Return every group, by name."""
+        return self._portal.call(self._groups.list(timeout=timeout))
+
+    def describe(self, group: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> GroupDescription:
+        """Return a group's members, committed offsets and lag."""
+        return self._portal.call(self._groups.describe(group, timeout=timeout))
+
+    def reset(
+        self,
+        group: str,
+        topic: str,
+        *,
+        to: Literal["earliest", "latest"] | When | Mapping[int, int],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> dict[int, int]:
+        """Set a group's offsets in a topic, and return them per partition. Only while the group has no members."""
+        return self._portal.call(self._groups.reset(group, topic, to=to, timeout=timeout))
+
+    def delete(self, group: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Delete a group and its committed offsets. Only while it has no members."""
+        self._portal.call(self._groups.delete(group, timeout=timeout))
+
+
+class ClusterFace:
+    """The cluster as a whole; `client.cluster`; see `quorumlog.aio`."""
+
+    def __init__(self, portal: Portal, cluster: ClusterAdmin) -> None:
+        self._portal = portal
+        self._cluster = cluster
+
+    def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> ClusterStatus:
+        """Ask every node how it is."""
+        return self._portal.call(self._cluster.status(timeout=timeout))
+
+    def init(self, nodes: Mapping[int, str], *, cluster_id: bytes = b"", timeout: Timeout = DEFAULT_TIMEOUT) -> bytes:
+        """Found a cluster, once, from nodes that wait, and return its id."""
+        return self._portal.call(self._cluster.init(nodes, cluster_id=cluster_id, timeout=timeout))
+
+    def transfer(self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Let another replica lead a partition."""
+        self._portal.call(self._cluster.transfer(topic, partition, to_node_id, timeout=timeout))
+
+
+class Client:
+    """A connection to a cluster; made by `connect`, used as a context manager. Safe to share between threads."""
+
+    def __init__(self, bootstrap: str | Sequence[str] | None, client_id: str, timeout: Timeout) -> None:
+        self._portal = Portal()
+        self._pid = os.getpid()
+        self._closed = False
+        try:
+            self._client = self._portal.call(_open(bootstrap, client_id, timeout))
+        except BaseException:
+            self._portal.close()
+            raise
+        self.topics = TopicsFace(self._portal, self._client.topics)
+        self.groups = GroupsFace(self._portal, self._client.groups)
+        self.cluster = ClusterFace(self._portal, self._client.cluster)
+
+    def producer(
+        self,
+        *,
+        linger: Duration = 0.005,
+        batch_size: int = 65536,
+        compression: CompressionName | None = None,
+        delivery_timeout: Timeout = 120.0,
+        buffer_memory: int = 64 << 20,
+    ) -> Producer:
+        """Return a producer; for the options see `quorumlog.aio.Client.producer`."""
+        producer = self._client.producer(
+            linger=linger,
+            batch_size=batch_size,
+            compression=compression,
+            delivery_timeout=delivery_timeout,
+            buffer_memory=buffer_memory,
+        )
+        return Producer(self._portal, producer)
+
+    def consumer(
+        self,
+        *topics: str,
+        group: str | None = None,
+        partitions: Partitions | None = None,
+        start: Where = "earliest",
+        stop: Where | int | None = None,
+        commit: Commit = "after",
+        reset: Reset = "raise",
+        on_diverged: OnDiverged = "raise",
+        prefetch_bytes: int = 32 << 20,
+        max_wait: Duration = 0.5,
+        any_replica: bool = False,
+        session_timeout: Timeout = None,
+        release_timeout: Timeout = 30.0,
+        on_assign: Callback | None = None,
+        on_revoke: Callback | None = None,
+        on_lost: Callback | None = None,
+    ) -> Consumer:
+        """Return a consumer; for the options see `quorumlog.aio.Client.consumer`."""
+        consumer = self._client.consumer(
+            *topics,
+            group=group,
+            partitions=partitions,
+            start=start,
+            stop=stop,
+            commit=commit,
+            reset=reset,
+            on_diverged=on_diverged,
+            prefetch_bytes=prefetch_bytes,
+            max_wait=max_wait,
+            any_replica=any_replica,
+            session_timeout=session_timeout,
+            release_timeout=release_timeout,
+            on_assign=self._in_thread(on_assign),
+            on_revoke=self._in_thread(on_revoke),
+            on_lost=self._in_thread(on_lost),
+        )
+        return Consumer(self._portal, consumer)
+
+    def _in_thread(self, callback: Callback | None) -> "Callable[[set[TopicPartition]], Awaitable[None]] | None":
+        if callback is None:
+            return None
+        loop = self._portal.loop
+
+        async def call(partitions: set[TopicPartition]) -> None:
+            await loop.run_in_executor(None, callback, partitions)
+
+        return call
+
+    def offsets(self, topic: str, *, at: Where = "latest", timeout: Timeout = DEFAULT_TIMEOUT) -> dict[int, int]:
+        """Return an offset per partition; see `quorumlog.aio.Client.offsets`."""
+        return self._portal.call(self._client.offsets(topic, at=at, timeout=timeout))
+
+    def close(self) -> None:
+        """Close producers and consumers that are still open, then the connections.
+
+        Raises:
+            DeliveryFailed: a producer had records that were not delivered.
+        """
+        if self._closed or self._pid != os.getpid():
+            return
+        try:
+            self._portal.call(self._client.close())
+        finally:
+            self._closed = True
+            self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _open(bootstrap: str | Sequence[str] | None, client_id: str, timeout: Timeout) -> AsyncClient:
+    client = AsyncClient(bootstrap, client_id)
+    try:
+        await client.connect(timeout=timeout)
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+def connect(
+    bootstrap: str | Sequence[str] | None = None, *, client_id: str = "quorumlog-python", timeout: Timeout = 10.0
+) -> Client:
+    """Connect to a cluster: `with connect("localhost:7070") as client`; for the arguments see `quorumlog.aio.connect`."""
+    return Client(bootstrap, client_id, timeout)
