@@ -23,7 +23,7 @@ from quorumlog.node.rpc.founding import hand_over, identify_all
 from quorumlog.node.rpc.links import PeerLink, PeerLinks
 from quorumlog.node.rpc.peer_service import PROTOCOL_VERSION
 from quorumlog.node.rpc.servers import Servers
-from quorumlog.node.storage.database import DatabaseFolder
+from quorumlog.node.storage.database import DatabaseFolder, StorageOpener
 from quorumlog.node.storage.files import DataFolder
 from quorumlog.node.storage.identity import Founding, FoundingRefused, Voter, save_identity
 from quorumlog.node.storage.opened import NodeState, Opened
@@ -41,10 +41,16 @@ ANNOUNCE_SECONDS: Final = 0.25
 
 
 class NodeServer:
-    """A node from start to stop. `failed` is set to what ended it when that was not `stop`."""
+    """A node from start to stop. `failed` is set to what ended it when that was not `stop`.
 
-    def __init__(self, config: NodeConfig) -> None:
+    Args:
+        config: its settings.
+        open_storage: opens the database in a folder.
+    """
+
+    def __init__(self, config: NodeConfig, open_storage: StorageOpener = RocksStorage) -> None:
         self.config = config
+        self._open_storage = open_storage
         self.node_id = config.node_id
         self.version = _version()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -75,7 +81,7 @@ class NodeServer:
         self._opened = await asyncio.to_thread(
             open_node,
             files,
-            DatabaseFolder(files, RocksStorage),
+            DatabaseFolder(files, self._open_storage),
             NodeId(config.node_id),
             secrets.token_bytes,
             config.cluster_id_bytes,
