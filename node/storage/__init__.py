@@ -7,6 +7,7 @@
                    (epochs, sparse_index, tail_cache: its parts; group_read: its reads for a thread)
     files, ...     identity, votes and watermark, outside the database so that they can judge it, and the opening
 
-The order of durability: changes of all groups of one loop turn go into one batch, `write` makes them readable, one `sync`
-in a thread makes them durable, and only then do messages and acknowledgements that rest on them leave. Nothing here sends.
+The order of durability: changes of all groups of one loop turn go into one batch, `write` makes them readable, one
+`sync` in a thread makes them durable, and only then do messages and acknowledgements that rest on them leave. Nothing
+here sends.
 """
