@@ -267,11 +267,9 @@ def bootstrap_addresses(bootstrap: str | Sequence[str] | None) -> list[str]:
 
 
 def _position(option: str, where: Where) -> Literal["earliest", "latest"] | int:
-    if where == "earliest" or where == "latest":  # noqa: PLR1714 - mypy narrows this, not a set
-        return where
-    if isinstance(where, str):
-        raise InvalidRequest(f"{option}={where!r} is not known", hint="use earliest, latest, a datetime or seconds")
-    return timestamp_ms(option, where)
+    if not isinstance(where, str):
+        return timestamp_ms(option, where)
+    return _one_of(option, where, ("earliest", "latest"))
 
 
 _W = TypeVar("_W", bound=str)
