@@ -64,6 +64,8 @@ class NodeServer:
         self._links: PeerLinks | None = None
         self._plane: CoordinationPlane | None = None
         self._servers = Servers(self)
+        self._descriptor = internal_pb2.NodeDescriptor()
+        self._disk_free_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -89,6 +91,7 @@ class NodeServer:
         for finding in self._opened.findings:
             log.warning("%s; %s", finding.message, finding.fix)
         await self._servers.start(config)
+        self._descriptor = self._describe(self._opened.identity.incarnation)
         founding = self._opened.identity.founding
         if founding is not None:
             self._begin(internal_pb2.Founding.FromString(founding.record))
@@ -113,7 +116,7 @@ class NodeServer:
             config=self.config,
             opened=opened,
             founding=founding,
-            descriptor=self._descriptor(),
+            descriptor=self._descriptor,
             clock=self._clock,
             timers=driver.timers,
             rng=random.Random(secrets.randbits(64)),
@@ -178,12 +181,11 @@ class NodeServer:
 
     # -------------------------------------------------------------------------------------------------------- founding
 
-    def _descriptor(self) -> internal_pb2.NodeDescriptor:
+    def _describe(self, incarnation: bytes) -> internal_pb2.NodeDescriptor:
         config = self.config
-        assert self._opened is not None
         return internal_pb2.NodeDescriptor(
             node_id=config.node_id,
-            incarnation=self._opened.identity.incarnation,
+            incarnation=incarnation,
             client_address=config.client_advertised or self._servers.client_address,
             peer_address=config.peer_advertised or self._servers.peer_address,
             host=config.host or socket.gethostname(),
@@ -199,7 +201,7 @@ class NodeServer:
         if isinstance(answers, client_pb2.Error):
             return client_pb2.InitClusterResponse(error=answers)
         record = decisions.founding(
-            [self._descriptor(), *answers],
+            [self._descriptor, *answers],
             cluster_id=request.cluster_id,
             rng=random.Random(secrets.randbits(64)),
             now_ms=self._clock.wall_ms(),
@@ -252,7 +254,7 @@ class NodeServer:
 
     def _hello(self, peer: int, lane: Lane) -> peer_pb2.Hello:
         assert self._broker is not None
-        descriptor = self._descriptor()
+        descriptor = self._descriptor
         return peer_pb2.Hello(
             protocol_version=PROTOCOL_VERSION,
             cluster_id=self._broker.founding.cluster_id,
@@ -293,13 +295,13 @@ class NodeServer:
 
     def welcome(self) -> peer_pb2.Welcome:
         """Who this node is."""
-        assert self._opened is not None
-        identity = self._opened.identity
-        return peer_pb2.Welcome(node_id=self.node_id, incarnation=identity.incarnation, session_id=self._session_id)
+        return peer_pb2.Welcome(
+            node_id=self.node_id, incarnation=self._descriptor.incarnation, session_id=self._session_id
+        )
 
     def identify(self) -> peer_pb2.IdentifyResponse:
         """Who this node is, for founding."""
-        descriptor = self._descriptor()
+        descriptor = self._descriptor
         return peer_pb2.IdentifyResponse(
             node_id=self.node_id,
             incarnation=descriptor.incarnation,
@@ -383,7 +385,7 @@ class NodeServer:
     def _announce(self) -> None:
         assert self._plane is not None
         assert self._driver is not None
-        if self._broker is not None and self._opened is not None:
+        if self._broker is not None:
             leaders = {
                 replica.group_id: Term(replica.raft.term)
                 for replica in self._broker.multi.replicas.values()
@@ -392,10 +394,10 @@ class NodeServer:
             self._plane.announce(
                 Announcement(
                     node_id=NodeId(self.node_id),
-                    incarnation=self._opened.identity.incarnation,
+                    incarnation=self._descriptor.incarnation,
                     session_id=self._session_id,
                     leaders=leaders,
-                    disk_free_bytes=0,
+                    disk_free_bytes=self._disk_free_bytes,
                     load=float(len(leaders)),
                 )
             )
@@ -407,7 +409,7 @@ class NodeServer:
         """Refuse records before the disk is full: then reading, electing and trimming still work."""
         floor = self.config.disk_free_bytes_min
         while self._broker is not None:
-            free = shutil.disk_usage(self.config.data).free
+            free = self._disk_free_bytes = shutil.disk_usage(self.config.data).free
             full = free < floor
             if full and self._broker.gate.disk_full is None:
                 log.error("the disk of %s has only %d bytes free: records are refused", self.config.data, free)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from quorumlog.node.broker.admin import AdminPath
+from quorumlog.node.broker.admin import CATCH_UP_SECONDS, AdminPath
 from quorumlog.node.broker.cluster import ClusterGroup, Outcome
 from quorumlog.node.broker.directory import Directory
 from quorumlog.node.broker.fetch import FetchPath
@@ -46,6 +46,8 @@ from quorumlog.proto import internal_pb2, peer_pb2
 from quorumlog.raft import Config, EntryKind, NodeId
 
 REGISTER_SECONDS: Final = 5.0
+WRITE_RETRY_SECONDS: Final = 0.005
+"""After the database has pushed a write back."""
 
 Reclaim = Callable[[Family, bytes, bytes], None]
 
@@ -99,6 +101,7 @@ class Broker:
         self._reclaims: list[tuple[Family, bytes, bytes]] = []
         self._founding_proposed = False
         self._claimed = False
+        self._retrying_write = False
         self._register_at = 0.0
 
         storage = opened.storage
@@ -111,7 +114,11 @@ class Broker:
             wall_ms=clock.wall_ms,
         )
         self.directory = Directory(
-            node_id=self.node_id, catalogue=self.catalogue, multi=self.multi, coordination=coordination
+            node_id=self.node_id,
+            catalogue=self.catalogue,
+            multi=self.multi,
+            coordination=coordination,
+            catch_up=lambda done: self.cluster.catch_up(CATCH_UP_SECONDS, done),
         )
         self.liveness = Liveness(self.multi)
         self.cluster = ClusterGroup(
@@ -226,11 +233,17 @@ class Broker:
             self.subscribing.on_progress(partitions)
             again = self.multi.pump() or again
         self.outbox.flush()
+        if self.multi.stalled and not self._retrying_write:
+            self._retrying_write = True
+            self.timers.at(self.clock.now() + WRITE_RETRY_SECONDS, self._on_write_retry)
         if self._reclaims:
             reclaims, self._reclaims = self._reclaims, []
             for reclaim in reclaims:
                 self._reclaim(*reclaim)
         return again
+
+    def _on_write_retry(self) -> None:
+        self._retrying_write = False
 
     def _tick(self) -> None:
         now = self.clock.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from quorumlog.node.coordination.view import CoordinationView
@@ -24,11 +25,43 @@ class Found(NamedTuple):
 class Directory:
     """Answers from this node's catalogue, its own replicas, and, for hints only, the coordination plane."""
 
-    def __init__(self, *, node_id: int, catalogue: Catalogue, multi: MultiRaft, coordination: CoordinationView) -> None:
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        catalogue: Catalogue,
+        multi: MultiRaft,
+        coordination: CoordinationView,
+        catch_up: Callable[[Callable[[bool], None]], None],
+    ) -> None:
+        self._catch_up = catch_up
         self.node_id = node_id
         self.catalogue = catalogue
         self.coordination = coordination
         self._multi = multi
+
+    def look_up(
+        self, topic_id: bytes, topic_name: str, partition: int, done: Callable[[Found | client_pb2.Error], None]
+    ) -> None:
+        """`find` for a request: before a topic is said not to exist, this node's catalogue catches up.
+
+        A topic that was created a moment ago through another node is found, and one that is not there is certainly not.
+        """
+        found = self.find(topic_id, topic_name, partition)
+        if not isinstance(found, client_pb2.Error) or found.code != client_pb2.UNKNOWN_TOPIC:
+            done(found)
+            return
+
+        def on_caught_up(up_to_date: bool) -> None:
+            found = self.find(topic_id, topic_name, partition)
+            if isinstance(found, client_pb2.Error) and not up_to_date:
+                name = f"topic id {topic_id.hex()}" if topic_id else f"topic {topic_name!r}"
+                behind = f"node {self.node_id} does not know {name}, and no leader of __cluster says whether it is new"
+                done(make_error(client_pb2.NOT_YET_AVAILABLE, behind))
+            else:
+                done(found)
+
+        self._catch_up(on_caught_up)
 
     def find(self, topic_id: bytes, topic_name: str, partition: int) -> Found | client_pb2.Error:
         """The partition by its topic's id, or by its name where the id is empty."""

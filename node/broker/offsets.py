@@ -43,7 +43,11 @@ class OffsetsPath:
             self._list(wanted, lambda result, position=position: collect(position, result))  # type: ignore[misc]
 
     def _list(self, wanted: client_pb2.ListOffsetsPartition, done: Done) -> None:
-        found = self._directory.find(wanted.topic_id, wanted.topic, wanted.partition)
+        self._directory.look_up(
+            wanted.topic_id, wanted.topic, wanted.partition, lambda found: self._list_at(found, wanted, done)
+        )
+
+    def _list_at(self, found: Found | client_pb2.Error, wanted: client_pb2.ListOffsetsPartition, done: Done) -> None:
         if isinstance(found, client_pb2.Error):
             done(_failed(wanted, found))
             return

@@ -94,7 +94,11 @@ class ProducePath:
         return None
 
     def _produce_batch(self, request: client_pb2.PartitionBatch, answer: _Answer) -> None:
-        found = self._directory.find(request.topic_id, request.topic, request.partition)
+        self._directory.look_up(
+            request.topic_id, request.topic, request.partition, lambda found: self._produce_to(found, request, answer)
+        )
+
+    def _produce_to(self, found: Found | client_pb2.Error, request: client_pb2.PartitionBatch, answer: _Answer) -> None:
         if isinstance(found, client_pb2.Error):
             return answer.fail(found)
         replica = found.replica

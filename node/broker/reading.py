@@ -50,7 +50,22 @@ class PartitionReader:
         or
         with an error.
         """
-        found = self._directory.find(wanted.topic_id, wanted.topic, wanted.partition)
+        self._directory.look_up(
+            wanted.topic_id,
+            wanted.topic,
+            wanted.partition,
+            lambda found: self._read(found, wanted, size_bytes_max, any_replica, fetch_format, done),
+        )
+
+    def _read(
+        self,
+        found: Found | client_pb2.Error,
+        wanted: client_pb2.FetchPartition,
+        size_bytes_max: int,
+        any_replica: bool,
+        fetch_format: int,
+        done: Done,
+    ) -> None:
         if isinstance(found, client_pb2.Error):
             done(_failed(wanted, found))
             return

@@ -7,7 +7,7 @@ them, dead or alive, because until a replica can be sent a snapshot, an entry th
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from quorumlog.node.clock import Clock
 from quorumlog.node.errors import ReplicaStopped
@@ -17,10 +17,6 @@ from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import internal_pb2
 from quorumlog.raft import EntryKind, LogIndex, NodeId, NotLeader, ProposalRefused
-
-CHECK_SECONDS: Final = 5.0
-TRIM_SIZE_BYTES_MIN: Final = 4 << 20
-"""Entries worth a trim of an internal topic, whose log is only the way to its state."""
 
 
 class Held(NamedTuple):
@@ -57,10 +53,11 @@ class Retention:
     def _check(self, replica: Replica) -> None:
         slowest, match_index = _slowest(replica)
         if replica.partition is None:
-            wanted = replica.raft.applied
-            if replica.log.size_bytes >= TRIM_SIZE_BYTES_MIN:
+            # Its log is only the way to its state: all that a fold stands for may go.
+            wanted = max(replica.folds, default=0)
+            if self._droppable_fold(replica, min(match_index, wanted)):
                 self._trim(replica, 0, min(match_index, wanted))
-                self._note_held(replica, slowest, match_index, wanted)
+            self._note_held(replica, slowest, match_index, wanted)
             return
         group = self._catalogue.group(replica.group_id)
         topic = self._catalogue.topic(group.topic) if group is not None else None

@@ -25,6 +25,8 @@ from quorumlog.proto import internal_pb2
 from quorumlog.proto.errors import make_error
 
 _ENDED = (SessionState.LEAVING, SessionState.CLOSED)
+_NO_MEMBER_HERE = (pb.UNKNOWN_MEMBER, pb.NOT_COORDINATOR)
+"""Errors after which a session has nothing left to do here; others concern one request."""
 
 
 class GroupCoordinator(UnaryCalls):
@@ -214,7 +216,7 @@ class GroupCoordinator(UnaryCalls):
             return
         session.member_id = join.member_id
         self._vouch(join.group, member)
-        # Its release may have been lost with the former stream.
+        # Its release may have been lost with the former stream. What it does not work on it has released.
         owned = {resolve(self._topics, wire) for wire in join.owned}
         if lost := [partition for partition in member.releasing() if partition not in owned]:
             release = internal_pb2.ReleasePartitions(
@@ -222,10 +224,9 @@ class GroupCoordinator(UnaryCalls):
                 member_epoch=member.member_epoch,
                 partitions=[partition.stored() for partition in lost],
             )
-            self._propose(
-                internal_pb2.GroupCommand(group=join.group, release_partitions=release),
-                lambda result: self._follow_up(join.group, result),
-            )
+            self._release(session, release)
+        if session.state in _ENDED:
+            return
         if (member.topics, member.client_id, member.session_timeout_ms) == (
             tuple(sorted(set(join.topics))),
             join.client_id,
@@ -285,7 +286,7 @@ class GroupCoordinator(UnaryCalls):
         prepared = prepare_commit(commit.offsets, self._topics, self._settings, owned=owned)
 
         def answer(result: Result | None) -> None:
-            if isinstance(result, pb.Error) and session.state is not SessionState.LEAVING:
+            if isinstance(result, pb.Error) and result.code in _NO_MEMBER_HERE:
                 self._end(session, result)
             elif session.state is not SessionState.CLOSED:
                 results = prepared.answer(result)
@@ -305,9 +306,12 @@ class GroupCoordinator(UnaryCalls):
         command = internal_pb2.ReleasePartitions(
             member_id=session.member_id, member_epoch=release.member_epoch, partitions=partitions
         )
+        self._release(session, command)
 
+    def _release(self, session: Session, command: internal_pb2.ReleasePartitions) -> None:
         def released(result: Result) -> None:
-            if isinstance(result, pb.Error) and session.state is not SessionState.LEAVING:
+            if isinstance(result, pb.Error):
+                # Whatever kept it out of the log: the member comes back without the partitions, and it is made up for.
                 self._end(session, result)
             else:
                 self._follow_up(session.group, result)
@@ -350,6 +354,9 @@ class GroupCoordinator(UnaryCalls):
         def removed(result: Result) -> None:
             for member_id in member_ids:
                 self._liveness.set_removing(group, member_id, False)
+                session = self._liveness.session(group, member_id)
+                if isinstance(result, pb.Error) and session is not None and session.state is SessionState.LEAVING:
+                    self._end(session, result)  # its place ends with its session timeout
             self._follow_up(group, result)
 
         command = internal_pb2.RemoveMembers(member_ids=member_ids, reason=reason)

@@ -102,8 +102,7 @@ class MultiRaft:
                 self._dirty[replica.group_id] = replica
 
     def pump(self) -> bool:
-        """Run turns until nothing is left to do. Returns whether to call again soon: there is more, or the database
-        pushed back.
+        """Run turns until nothing is left to do. Returns whether to call again soon, because there is more.
 
         Raises StorageFailed: the outcome of a write is unknown, and the node must exit.
         """
@@ -115,7 +114,7 @@ class MultiRaft:
                 if not self._turn():
                     break
             self._start_sync()
-            return bool(self._dirty) or self._refused is not None
+            return bool(self._dirty) and not self.stalled
         finally:
             self._pumping = False
 
@@ -193,6 +192,11 @@ class MultiRaft:
             for message in ready.messages_after_sync:
                 self._send(group_id, message)
             self._dirty[group_id] = replica
+
+    @property
+    def stalled(self) -> bool:
+        """The database pushed back: nothing goes on until it takes the refused batch; call `pump` again in a while."""
+        return self._refused is not None
 
     @property
     def idle(self) -> bool:

@@ -56,9 +56,9 @@ APPLY_SIZE_BYTES_MAX: Final = 4 << 20
 """Applied per turn and group, so that one group's backlog does not hold up the others."""
 
 FOLD_SIZE_BYTES_MIN: Final = 4 << 20
-"""Applied bytes between two folds; a prefix can be cut only where there is one."""
+"""Applied bytes between two folds; a prefix can be cut only where there is one, and a start replays what came after."""
 
-FOLD_AMPLIFICATION_MAX: Final = 16
+FOLD_AMPLIFICATION_MIN: Final = 16
 """A fold is not written before this many times its own size has been applied."""
 
 Result = object
@@ -298,7 +298,7 @@ class Replica:
 
     def collect(self, batch: WriteBatch, votes: list[VoteRecord]) -> Ready | None:
         """Put what is to be written into `batch` and `votes`. None when the core has nothing to do."""
-        if self._bytes_since_fold >= max(FOLD_SIZE_BYTES_MIN, FOLD_AMPLIFICATION_MAX * self._fold_size_bytes):
+        if self._bytes_since_fold >= max(FOLD_SIZE_BYTES_MIN, FOLD_AMPLIFICATION_MIN * self._fold_size_bytes):
             self._fold(batch)
         if self.stopped is not None or not self.raft.has_ready():
             return None
@@ -356,8 +356,6 @@ class Replica:
         if self.partition is not None and self.raft.applied == self.raft.last_index:
             self.partition.drop_tail()
         if trim is not None and next_batch is not None:
-            if self.partition is None:
-                self._fold(next_batch)
             self._drop_prefix(next_batch, trim)
 
     def stop(self, reason: str) -> None:
