@@ -6,6 +6,7 @@ from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.groups.topics import TopicPartition
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
+from quorumlog.proto.errors import make_error
 from tests.node.groups.world import FakeMember, World
 
 ROUND = 1.0
@@ -300,6 +301,73 @@ def test_who_does_not_lead_says_so(world: World) -> None:
     coordinator.describe_group(pb.DescribeGroupRequest(group="g"), lambda answer: answers.append(answer.error))
     coordinator.delete_group(pb.DeleteGroupRequest(group="g"), lambda answer: answers.append(answer.error))
     assert [answer.code for answer in answers] == [pb.NOT_COORDINATOR] * 5
+
+
+def test_a_node_that_leads_again_begins_anew() -> None:
+    world = World()
+    world.directory.create("orders", 6)
+    stuck, other = members(world, 2)
+    stuck.loop_runs = False
+    world.apply_at_once = False
+    world.pass_time(31, tick_seconds=0.5)
+    assert world.pending, "its removal is on its way, and gets lost with the leadership"
+    world.pending.clear()
+    world.coordinator.on_leadership(False, world.now)
+    world.apply_at_once = True
+    world.coordinator.on_leadership(True, world.now)
+    other.join()
+    world.pass_time(29, tick_seconds=0.5)
+    assert stuck.member_id in world.state.groups["billing"].members, "a full timeout is granted again"
+    world.pass_time(3, tick_seconds=0.5)
+    assert shares(other) == [6]
+
+
+# -- a log that takes nothing for a while ------------------------------------------------------------------------------
+
+BUSY = make_error(pb.THROTTLED, "too much is on its way to this log", retry_after_ms=100)
+
+
+def test_a_commit_that_is_pushed_back_is_answered_and_ends_nothing(world: World) -> None:
+    (member,) = members(world, 1)
+    world.refusal = BUSY
+    member.commit((min(member.working), 1))
+    assert member.committed[-1].results[0].error.code == pb.THROTTLED
+    assert member.session is not None
+
+
+def test_a_release_that_is_pushed_back_is_made_up_for(world: World) -> None:
+    (member,) = members(world, 1)
+    other = FakeMember(world).join()
+    member.releases = False
+    world.pass_time(ROUND)
+    world.refusal = BUSY
+    member.release(*member.revoked)
+    assert last_error(member).code == pb.THROTTLED
+    member.join()
+    assert last_error(member).code == pb.THROTTLED
+    world.refusal = None
+    member.join()
+    assert shares(member, other) == [3, 3]
+
+
+def test_a_target_and_a_removal_that_are_pushed_back_are_tried_again(world: World) -> None:
+    stuck, other = members(world, 2)
+    stuck.loop_runs = False
+    world.refusal = BUSY
+    world.pass_time(60, tick_seconds=0.5)
+    world.refusal = None
+    world.pass_time(ROUND)
+    assert shares(other) == [6]
+
+
+def test_a_leave_that_is_pushed_back_says_so_and_ends_with_the_timeout(world: World) -> None:
+    leaver, other = members(world, 2)
+    world.refusal = BUSY
+    leaver.leave()
+    assert last_error(leaver).code == pb.THROTTLED
+    world.refusal = None
+    world.pass_time(31, tick_seconds=0.5)
+    assert shares(other) == [6]
 
 
 # -- topics change ----------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Directory:
 
 
 class World:
-    """`log` is what was committed, `pending` what was proposed and is on its way."""
+    """`log` is what was committed, `pending` what is on its way; a log with a `refusal` takes nothing but says so."""
 
     def __init__(self, seed: int = 1, settings: GroupSettings | None = None, apply_at_once: bool = True) -> None:
         self.rng = random.Random(seed)
@@ -53,6 +53,7 @@ class World:
         self.now = 1000.0
         self.log: list[bytes] = []
         self.pending: deque[tuple[bytes, Callable[[Result], None]]] = deque()
+        self.refusal: pb.Error | None = None
         self.on_applied: Callable[[internal_pb2.GroupCommand, Result], None] = lambda command, result: None
         self.state = GroupsState()
         self.coordinator = self._coordinate(self.state)
@@ -69,6 +70,9 @@ class World:
         )
 
     def _propose(self, command: internal_pb2.GroupCommand, on_result: Callable[[Result], None]) -> None:
+        if self.refusal is not None:
+            on_result(self.refusal)
+            return
         self.pending.append((command.SerializeToString(), on_result))
         if self.apply_at_once:
             self.apply()
@@ -162,12 +166,17 @@ class FakeMember:
     def open(self) -> None:
         self.coordinator = self.world.coordinator
         session: list[Session] = []
+        closes = 0
 
         def closed() -> None:
+            nonlocal closes
+            closes += 1
+            assert closes == 1, "a session is closed once"
             if session and self.session is session[0]:
                 self.session = None
 
         def heard(response: pb.GroupResponse) -> None:
+            assert not closes, f"nothing is sent on a closed session: {response}"
             if not session or self.session is session[0]:
                 self.hear(response)
 
