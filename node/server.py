@@ -8,6 +8,7 @@ import random
 import secrets
 import shutil
 import socket
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -67,6 +68,8 @@ class NodeServer:
         self._descriptor = internal_pb2.NodeDescriptor()
         self._disk_free_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
+        # A peer may hand the founding record over on both of its lanes at once.
+        self._founding = asyncio.Lock()
 
     @property
     def broker(self) -> Broker | None:
@@ -224,6 +227,10 @@ class NodeServer:
 
     async def found(self, founding: internal_pb2.Founding) -> peer_pb2.FoundResponse:
         """Take the founding record, if it names this node under its present incarnation."""
+        async with self._founding:
+            return await self._take_founding(founding)
+
+    async def _take_founding(self, founding: internal_pb2.Founding) -> peer_pb2.FoundResponse:
         opened = self._opened
         if opened is None:
             return peer_pb2.FoundResponse(message=f"node {self.node_id} is stopping")
@@ -239,8 +246,11 @@ class NodeServer:
             return peer_pb2.FoundResponse(message=str(error))
         if self._broker is None:
             await asyncio.to_thread(save_identity, opened.files, identity)
-            if self.broker is None:
-                self._begin(founding)
+            if self._opened is None:
+                return peer_pb2.FoundResponse(message=f"node {self.node_id} is stopping")
+            # From now on another founding record is refused.
+            self._opened = replace(opened, identity=identity)
+            self._begin(founding)
         return peer_pb2.FoundResponse(accepted=True)
 
     async def _on_waiting_peer(self, link: PeerLink) -> None:

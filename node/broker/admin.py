@@ -103,7 +103,7 @@ class AdminPath:
         self, request: client_pb2.CreateTopicRequest, reply: Callable[[client_pb2.CreateTopicResponse], None]
     ) -> None:
         """Decide where the topic goes and write it down."""
-        if not self._cluster.decides:
+        if not self._cluster.takes_requests:
             reply(client_pb2.CreateTopicResponse(error=self._cluster.not_leader()))
             return
         decision = decisions.create_topic(self._catalogue, request, rng=self._rng, now_ms=self._clock.wall_ms())
@@ -127,7 +127,7 @@ class AdminPath:
         self, request: client_pb2.AlterTopicRequest, reply: Callable[[client_pb2.AlterTopicResponse], None]
     ) -> None:
         """Change a topic's configs."""
-        if not self._cluster.decides:
+        if not self._cluster.takes_requests:
             reply(client_pb2.AlterTopicResponse(error=self._cluster.not_leader()))
             return
         decision = decisions.alter_topic(self._catalogue, request)
@@ -152,7 +152,7 @@ class AdminPath:
         self, request: client_pb2.DeleteTopicRequest, reply: Callable[[client_pb2.DeleteTopicResponse], None]
     ) -> None:
         """Delete a topic and, by and by, its space on every node."""
-        if not self._cluster.decides:
+        if not self._cluster.takes_requests:
             reply(client_pb2.DeleteTopicResponse(error=self._cluster.not_leader()))
             return
         decision = decisions.delete_topic(self._catalogue, request)

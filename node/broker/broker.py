@@ -104,7 +104,7 @@ class Broker:
         self._retrying_write = False
         self._register_at = 0.0
 
-        storage = opened.storage
+        storage = self._storage = opened.storage
         self.multi = MultiRaft(
             storage=storage,
             votes=opened.votes,
@@ -158,7 +158,6 @@ class Broker:
         self.producing = ProducePath(
             directory=self.directory,
             multi=self.multi,
-            storage=storage,
             clock=clock,
             timers=timers,
             gate=self.gate,
@@ -248,6 +247,7 @@ class Broker:
     def _tick(self) -> None:
         now = self.clock.now()
         self.timers.at(now + self.config.tick_seconds, self._tick)
+        self.gate.pressure = self._storage.pressure().level
         self.liveness.tick(now)
         self.multi.tick()
         self.retention.tick(now)

@@ -77,12 +77,24 @@ class ClusterGroup:
         replica = self.replica
         return replica is not None and replica.ready_to_decide
 
+    @property
+    def takes_requests(self) -> bool:
+        """Whether this node decides, and its catalogue has the founding in it: before that it knows of no nodes."""
+        return self.decides and bool(self._catalogue.cluster_id)
+
     def not_leader(self) -> client_pb2.Error:
         """NOT_LEADER for a request that the leader of `__cluster` must decide."""
         leader = self._leader_of(CLUSTER_GROUP_ID)
         if leader is None:
             return make_error(
                 client_pb2.NO_LEADER, "the metadata group __cluster has no leader that this node knows of"
+            )
+        replica = self.replica
+        if replica is not None and leader.node_id == replica.node_id:
+            return make_error(
+                client_pb2.NOT_YET_AVAILABLE,
+                f"node {leader.node_id} has just begun to lead the metadata group __cluster, and catches up first",
+                outcome=client_pb2.OUTCOME_UNSPECIFIED,
             )
         return make_error(
             client_pb2.NOT_LEADER,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.catalogue import Catalogue
@@ -23,7 +22,7 @@ from quorumlog.node.replica.machine import CommandMachine, Machine
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.partition import PartitionMachine
 from quorumlog.node.replica.replica import Replica
-from quorumlog.node.storage.entry import HEADER_BYTES, EntryHeader
+from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.group_log import GroupLog, delete_group
 from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import (
@@ -37,16 +36,7 @@ from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.repair import is_whole, mark_whole
 from quorumlog.node.storage.votes import get_hard_state, merge_hard_states
 from quorumlog.proto import internal_pb2
-from quorumlog.proto.batch import APPEND_TIME, read_stored_header
 from quorumlog.raft import NO_NODE, Config, HardState, NodeId, Term
-
-LEADER_CACHE_BYTES: Final = 2 << 20
-
-
-def max_timestamp(header: EntryHeader, data: bytes) -> int:
-    """Largest timestamp of a stored entry with records: the records' own, or the leader's where the topic says so."""
-    batch = read_stored_header(data, HEADER_BYTES)
-    return header.append_time_ms if batch.flags & APPEND_TIME else batch.max_timestamp_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +176,7 @@ class Hosting:
             descriptor,
             node_id=NodeId(self.node_id),
             storage=self._storage,
-            log=GroupLog(self._storage, group_id, max_timestamp=max_timestamp, tail_bytes_max=LEADER_CACHE_BYTES),
+            log=GroupLog(self._storage, group_id),
             machine=self._machine(descriptor),
             hard_state=hard_state or HardState(Term(0), NO_NODE),
             config=self._raft_config,

@@ -14,7 +14,6 @@ from quorumlog.node.metadata.configs import effective
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.producers import Judgement, ProducedBatch, Verdict
 from quorumlog.node.replica.replica import Committed, Replica
-from quorumlog.node.storage.interface import Storage
 from quorumlog.node.timers import Timer, Timers
 from quorumlog.proto import client_pb2
 from quorumlog.proto.batch import APPEND_TIME, BatchHeader, BatchLimits, check_batch, check_crc, pack_stored
@@ -33,10 +32,12 @@ Reply = Callable[[client_pb2.ProduceResult], None]
 
 @dataclass(slots=True)
 class ProduceGate:
-    """Reasons for this node not to take records at all; the server sets them."""
+    """Reasons for this node not to take records at all."""
 
     stopping: bool = False
     disk_full: str | None = None
+    pressure: float = 0.0
+    """Of the database, as of the last tick: asking it costs more than checking a small batch."""
 
 
 class ProducePath:
@@ -47,7 +48,6 @@ class ProducePath:
         *,
         directory: Directory,
         multi: MultiRaft,
-        storage: Storage,
         clock: Clock,
         timers: Timers,
         gate: ProduceGate,
@@ -55,7 +55,6 @@ class ProducePath:
     ) -> None:
         self._directory = directory
         self._multi = multi
-        self._storage = storage
         self._clock = clock
         self._timers = timers
         self._gate = gate
@@ -85,7 +84,7 @@ class ProducePath:
             )
         if self._gate.disk_full is not None:
             return make_error(client_pb2.STORAGE_FULL, self._gate.disk_full)
-        if self._storage.pressure().level > PRESSURE_MAX:
+        if self._gate.pressure > PRESSURE_MAX:
             return make_error(
                 client_pb2.THROTTLED,
                 f"the database of node {self._directory.node_id} is behind with its compaction",
