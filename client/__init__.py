@@ -15,7 +15,8 @@
             for record in consumer:
                 handle(record.value)
 
-`quorumlog.aio` has the same verbs for asyncio. Names are loaded when first used, so that importing the package costs next to nothing.
+`quorumlog.aio` has the same verbs for asyncio. Names are loaded when first used, so that importing the package costs
+next to nothing.
 """
 
 import importlib

@@ -29,9 +29,9 @@ class Mark(NamedTuple):
 class Cursor:
     """One partition of one consumer.
 
-    `generation` grows when the position is moved or the partition is given away: what was fetched or handed out before is void then.
-    `handed` is the last record the user was given, `done` the last one the user is done with; both are written by the user's thread
-    and read by the loop's, each as one value.
+    `generation` grows when the position is moved or the partition is given away: what was fetched or handed out
+    before is void then. `handed` is the last record the user was given, `done` the last one the user is done with;
+    both are written by the user's thread and read by the loop's, each as one value.
     """
 
     __slots__ = (

@@ -63,8 +63,8 @@ class MemberDescription:
 class GroupOffset:
     """How far a group has come in one partition.
 
-    `offset` is the next record to consume, None where nothing was committed; `lag` counts the records from there (from the beginning
-    of the log, where nothing was committed) to the high watermark.
+    `offset` is the next record to consume, None where nothing was committed; `lag` counts the records from there
+    (from the beginning of the log, where nothing was committed) to the high watermark.
     """
 
     topic: str

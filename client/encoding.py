@@ -10,7 +10,8 @@ COMPRESS_BYTES_MIN = 1024
 
 
 def encode(batch: PendingBatch, producer_id: int, compression: int) -> pb.RecordBatch:
-    """Return the batch ready to send, under its present epoch and sequence; the records are encoded at its first attempt only."""
+    """Return the batch ready to send, under its present epoch and sequence; the records are encoded at its first
+    attempt only."""
     timestamps_ms = batch.timestamps_ms
     if batch.payload is None:
         payload = encode_columns(batch.values, batch.keys, batch.headers, timestamps_ms)

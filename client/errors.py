@@ -1,7 +1,7 @@
 """Every error a user of the client can meet, as one tree.
 
     QuorumlogError
-    ├── Retriable                 the same call may succeed later; the client has already tried for as long as it was allowed to
+    ├── Retriable                 the same call may succeed later; it was already tried for as long as allowed
     │   ├── NotLeader             another node leads the partition
     │   ├── NoLeader              nobody leads it just now
     │   ├── NotYetAvailable       the replica asked is behind
@@ -22,8 +22,8 @@
         ├── Closed                used after close()
         └── ForkedProcess         used in a child process after fork()
 
-Each carries `.code` (the name in the contract, or "CLIENT" for what only the client can know), `.hint` (what to do about it) and
-`.outcome`. Whether to retry is decided by the flag that came with the error, never by its class.
+Each carries `.code` (the name in the contract, or "CLIENT" for what only the client can know), `.hint` (what to do
+about it) and `.outcome`. Whether to retry is decided by the flag that came with the error, never by its class.
 """
 
 from collections.abc import Sequence
@@ -231,14 +231,16 @@ class FailedBatch:
     keys: Sequence[bytes | None] = ()
 
     def __repr__(self) -> str:
-        return f"FailedBatch({self.topic}[{self.partition}], {self.count} records, {self.outcome.value}, {self.error.code})"
+        place = f"{self.topic}[{self.partition}]"
+        return f"FailedBatch({place}, {self.count} records, {self.outcome.value}, {self.error.code})"
 
 
 class DeliveryFailed(Fatal):
     """Records that were not delivered.
 
     Args:
-        batches: what failed, each with its own outcome and cause. `.outcome` of the whole is NOT_APPENDED only if every one is.
+        batches: what failed, each with its own outcome and cause. `.outcome` of the whole is NOT_APPENDED only if
+            every one is.
     """
 
     def __init__(self, batches: Sequence[FailedBatch]) -> None:
@@ -310,8 +312,8 @@ def outcome_of(error: client_pb2.Error) -> Outcome:
 def from_wire(error: client_pb2.Error) -> QuorumlogError:
     """Turn an error of the contract into its exception.
 
-    A code without a class of its own, or one that is newer than this client, becomes a plain `Retriable` or `Fatal` by its flag.
-    The flag also wins where it disagrees with the class.
+    A code without a class of its own, or one that is newer than this client, becomes a plain `Retriable` or `Fatal`
+    by its flag. The flag also wins where it disagrees with the class.
     """
     code = code_name(error.code)
     if error.code == client_pb2.OUT_OF_RANGE:

@@ -23,7 +23,8 @@ RESPONSE_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:
-    """Options of a consumer that concern fetching, in bytes and seconds; see `aio.Client.consumer` for what they mean."""
+    """Options of a consumer that concern fetching, in bytes and seconds; see `aio.Client.consumer` for what they
+    mean."""
 
     start: Start = "earliest"
     stop: Start | None = None

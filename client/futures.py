@@ -1,7 +1,7 @@
 """Completion of what was sent: one state per batch, and featherweight handles of it per record.
 
-A record costs its future one small object without a lock: whether it is done, where it went and why it failed is known of its batch as a
-whole, so that is where it is kept, and where threads and event loops wait.
+A record costs its future one small object without a lock: whether it is done, where it went and why it failed is
+known of its batch as a whole, so that is where it is kept, and where threads and event loops wait.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any
 from quorumlog.errors import InvalidRequest, QuorumlogError, TimedOut
 from quorumlog.records import AppendedRange, RecordMetadata
 
-# Guards the hand-over between "not done yet, so I wait" and "done, so I wake": held for a few instructions only, and never by two
-# batches' worth of work, so one lock for all is not contended.
+# Guards the hand-over between "not done yet, so I wait" and "done, so I wake": held for a few instructions only, and
+# never by two batches' worth of work, so one lock for all is not contended.
 _LOCK = threading.Lock()
 
 
@@ -36,7 +36,8 @@ class Completion:
         return self._done
 
     def on_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once it is done: now if it is already, otherwise from the thread that finishes it. It must not raise."""
+        """Call `callback` once it is done: now if it is already, otherwise from the thread that finishes it. It must
+        not raise."""
         with _LOCK:
             if not self._done:
                 if self._callbacks is None:
@@ -96,7 +97,8 @@ class Completion:
 
 
 class BatchCompletion(Completion):
-    """The outcome of a batch: `base_offset` (-1: appended, offset no longer known) and the records' timestamps in milliseconds."""
+    """The outcome of a batch: `base_offset` (-1: appended, offset no longer known) and the records' timestamps in
+    milliseconds."""
 
     __slots__ = ("base_offset", "partition", "timestamps_ms", "topic")
 

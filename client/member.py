@@ -1,9 +1,11 @@
-"""A member of a consumer group, without network, threads or clock: what the coordinator says goes in, what to do comes out.
+"""A member of a consumer group, without network, threads or clock: what the coordinator says goes in, what to do
+comes out.
 
-The coordinator decides; the member reports. It answers pings, takes over assignments, gives partitions back once nobody works on them any
-more, and commits under the epoch it was last given, so that a coordinator which has moved on refuses what comes too late. A lost stream is
-no lost membership: the member comes back with its id and what it works on. Only when it has not heard of the coordinator for a whole
-session timeout must it assume that its partitions work elsewhere, and drop them.
+The coordinator decides; the member reports. It answers pings, takes over assignments, gives partitions back once
+nobody works on them any more, and commits under the epoch it was last given, so that a coordinator which has moved on
+refuses what comes too late. A lost stream is no lost membership: the member comes back with its id and what it works
+on. Only when it has not heard of the coordinator for a whole session timeout must it assume that its partitions work
+elsewhere, and drop them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -64,7 +66,8 @@ class Member:
         group: name of the group.
         topics: what it wants to consume.
         client_id: how this client calls itself.
-        session_timeout: seconds after which the coordinator gives up on a member that does not answer; None: the node's default.
+        session_timeout: seconds after which the coordinator gives up on a member that does not answer; None: the
+            node's default.
     """
 
     def __init__(self, group: str, topics: Iterable[str], client_id: str, session_timeout: float | None) -> None:
@@ -154,7 +157,8 @@ class Member:
         error = from_wire(wire)
         events: list[Event] = []
         if wire.code in (pb.UNKNOWN_MEMBER, pb.STALE_MEMBER_EPOCH):
-            # Removed, or overtaken by an epoch it never heard of: what it had is somebody else's. It may join as a new one.
+            # Removed, or overtaken by an epoch it never heard of: what it had is somebody else's. It may join as a
+            # new one.
             self.member_id = ""
             self.member_epoch = 0
             events = self._lose_all()
@@ -205,7 +209,8 @@ class Member:
     # -- commits and releases
 
     def commit(self, offsets: Mapping[TopicPartition, Offset]) -> int | None:
-        """Commit positions of partitions it still holds; returns the commit's id, None if there is nothing to commit."""
+        """Commit positions of partitions it still holds; returns the commit's id, None if there is nothing to
+        commit."""
         entries = []
         for tp, position in offsets.items():
             topic_id = self._owned.get(tp) or self._releasing.get(tp)

@@ -1,4 +1,5 @@
-"""What the client believes about the cluster: topics, partitions, leaders, nodes. No network here; a belief may be wrong at any time."""
+"""What the client believes about the cluster: topics, partitions, leaders, nodes. No network here; a belief may be
+wrong at any time."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ from quorumlog.proto import client_pb2 as pb
 
 @dataclass(slots=True)
 class Topic:
-    """One topic as last heard of. `leaders[partition]` is (address, leader epoch), or None where nobody is known to lead."""
+    """One topic as last heard of. `leaders[partition]` is (address, leader epoch), or None where nobody is known to
+    lead."""
 
     name: str
     topic_id: bytes

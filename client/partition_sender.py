@@ -1,19 +1,24 @@
-"""The sender of one partition: sequences, retries and what they prove. A plain class without time, threads or network of its own.
+"""The sender of one partition: sequences, retries and what they prove. A plain class without time, threads or network
+of its own.
 
 A batch goes open -> queue -> in flight -> appended, or from in flight to retry and back, or is given up.
 
-The leader appends a batch of a producer only if its sequence continues what that producer has in the log (under the same epoch), or if
-it is 0 under a higher epoch; it remembers the last five batches and answers a repeated one with the offset it already has. From that
-follows everything here:
+The leader appends a batch of a producer only if its sequence continues what that producer has in the log (under the
+same epoch), or if it is 0 under a higher epoch; it remembers the last five batches and answers a repeated one with
+the offset it already has. From that follows everything here:
 
 - A batch is sent again with the sequence it had, so a repetition is recognised whatever became of the earlier attempt.
-- At most `MAX_IN_FLIGHT` batches are unresolved, counted from the oldest, so a repetition is never older than what the leader remembers.
-- After a failure everything in flight is awaited, then what failed is sent again in its order: a gap is refused, not filled.
-- A batch that is given up leaves a *hole*: nothing after it can be appended under this epoch. If the batch is certainly not in the log,
-  neither is anything after it. Once everything in flight has an answer, the rest starts again under the next epoch from sequence 0.
-- If the batch given up may be in the log, what was sent after it and may be in the log as well keeps its sequence and is sent again until
-  it is settled; only what is certainly not in the log starts again under the next epoch.
-- A leader that does not know the producer has appended neither this batch nor, after it, any other: the same renumbering, without a hole.
+- At most `MAX_IN_FLIGHT` batches are unresolved, counted from the oldest, so a repetition is never older than what
+  the leader remembers.
+- After a failure everything in flight is awaited, then what failed is sent again in its order: a gap is refused, not
+  filled.
+- A batch that is given up leaves a *hole*: nothing after it can be appended under this epoch. If the batch is
+  certainly not in the log, neither is anything after it. Once everything in flight has an answer, the rest starts
+  again under the next epoch from sequence 0.
+- If the batch given up may be in the log, what was sent after it and may be in the log as well keeps its sequence and
+  is sent again until it is settled; only what is certainly not in the log starts again under the next epoch.
+- A leader that does not know the producer has appended neither this batch nor, after it, any other: the same
+  renumbering, without a hole.
 """
 
 import math
@@ -119,10 +124,11 @@ class PartitionSender:
         return self.retry.pop(0)
 
     def _held_from(self) -> float:
-        """Return the order from which on batches are certainly not in the log and wait for the next epoch; infinity: none do.
+        """Return the order from which on batches are certainly not in the log and wait for the next epoch; infinity:
+        none do.
 
-        That is a hole that is certain, or the first batch after an uncertain one that every attempt refused: it is not sent again under
-        this epoch, so what follows it can never be appended either.
+        That is a hole that is certain, or the first batch after an uncertain one that every attempt refused: it is
+        not sent again under this epoch, so what follows it can never be appended either.
         """
         held = math.inf if self._hole is None else self._hole
         unknown_hole = self._unknown_hole
@@ -160,7 +166,8 @@ class PartitionSender:
     # -- results
 
     def appended(self, attempt: Attempt, base_offset: int) -> None:
-        """The attempt was acknowledged at `base_offset`; -1: the records are in the log at an offset no longer known."""
+        """The attempt was acknowledged at `base_offset`; -1: the records are in the log at an offset no longer
+        known."""
         batch = self._take(attempt)
         if batch is None:
             return
@@ -185,8 +192,8 @@ class PartitionSender:
         if batch is None:
             return
         if error.code == UNKNOWN_PRODUCER:
-            # Never appended by this attempt. The node says UNKNOWN on a retry because it cannot know what became of earlier attempts;
-            # here it is known.
+            # Never appended by this attempt. The node says UNKNOWN on a retry because it cannot know what became of
+            # earlier attempts; here it is known.
             if not batch.maybe_appended:
                 self._open_hole(batch.order, unknown=False)
                 self._back_to_retry(batch)
@@ -206,8 +213,8 @@ class PartitionSender:
             self._back_to_retry(batch)
 
     def _beyond_settling(self, batch: PendingBatch, error: QuorumlogError) -> bool:
-        # After a hole that may or may not be in the log, a gap in front of a batch that may be there too can mean either: the log will
-        # never tell.
+        # After a hole that may or may not be in the log, a gap in front of a batch that may be there too can mean
+        # either: the log will never tell.
         behind_hole = self._unknown_hole is not None and batch.order > self._unknown_hole
         return behind_hole and batch.maybe_appended and error.code == OUT_OF_ORDER_SEQUENCE
 

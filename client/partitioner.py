@@ -1,8 +1,8 @@
 """Which partition a record goes to.
 
-With a key: Kafka's default, `toPositive(murmur2(key)) % partitions`, so that a record with the same key lands where a Java client would
-put it. Without: one partition for as long as its batch is open, then another one at random (KIP-480, KIP-794): few full batches
-instead of many small ones, and uniform over time.
+With a key: Kafka's default, `toPositive(murmur2(key)) % partitions`, so that a record with the same key lands where a
+Java client would put it. Without: one partition for as long as its batch is open, then another one at random
+(KIP-480, KIP-794): few full batches instead of many small ones, and uniform over time.
 """
 
 import random

@@ -14,10 +14,10 @@ RECORD_OVERHEAD_BYTES = 16
 class PendingBatch(BatchCompletion):
     """Records of one partition that travel together.
 
-    `size_bytes` estimates their size on the wire, uncompressed. `deadline`: monotonic seconds at which they are given up.
-    `order` numbers the batches of a partition as they were first sent (-1: never yet); unlike `base_sequence` it never wraps or
-    restarts. `maybe_appended`: an attempt ended without saying that it did not append. `payload` keeps the encoded records
-    (and the compression they have) from the first attempt to the last.
+    `size_bytes` estimates their size on the wire, uncompressed. `deadline`: monotonic seconds at which they are given
+    up. `order` numbers the batches of a partition as they were first sent (-1: never yet); unlike `base_sequence` it
+    never wraps or restarts. `maybe_appended`: an attempt ended without saying that it did not append. `payload` keeps
+    the encoded records (and the compression they have) from the first attempt to the last.
     """
 
     __slots__ = (

@@ -14,7 +14,8 @@ _T = TypeVar("_T")
 class Portal:
     """An event loop in a daemon thread, and a way to call into it.
 
-    Waiting happens in the calling thread on a lock that signals interrupt, so Ctrl-C ends every wait; what was waited for is cancelled.
+    Waiting happens in the calling thread on a lock that signals interrupt, so Ctrl-C ends every wait; what was waited
+    for is cancelled.
     """
 
     def __init__(self) -> None:

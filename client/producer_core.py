@@ -1,7 +1,8 @@
 """What a producer does, without network, threads or clock: records in, attempts out, results back in.
 
-The shell calls `append` (from any thread), and from its loop `poll` for what may be sent to whom, `appended` / `refused` / `lost` for what
-became of it, and `next_wakeup` for when to look again. Everything takes `now` in monotonic seconds.
+The shell calls `append` (from any thread), and from its loop `poll` for what may be sent to whom, `appended` /
+`refused` / `lost` for what became of it, and `next_wakeup` for when to look again. Everything takes `now` in
+monotonic seconds.
 """
 
 import math
@@ -115,7 +116,8 @@ class ProducerCore:
         size_bytes: int,
         now: float,
     ) -> tuple[PendingBatch, int, int] | None:
-        """Put records (at most one batch of them) into one partition: (batch, first position, count); None if the buffer is full."""
+        """Put records (at most one batch of them) into one partition: (batch, first position, count); None if the
+        buffer is full."""
         with self.lock:
             if self.buffered_bytes + size_bytes > self.settings.buffer_memory and self.buffered_bytes:
                 return None
@@ -196,7 +198,8 @@ class ProducerCore:
             yield attempts
 
     def next_wakeup(self, now: float) -> float | None:
-        """Return when time alone may change what `poll` and `expire` do, in monotonic seconds; None while nothing waits."""
+        """Return when time alone may change what `poll` and `expire` do, in monotonic seconds; None while nothing
+        waits."""
         with self.lock:
             times = []
             for sender in self._busy:

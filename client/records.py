@@ -19,8 +19,9 @@ class Record(NamedTuple):
 
     A named tuple, because it is made hundreds of thousands of times a second and `tuple.__new__` needs no Python frame.
 
-    `timestamp` is seconds since 1970-01-01 UTC with a resolution of a millisecond. `value` None is a tombstone. `headers` keeps the
-    order and the repetitions of what was sent. `leader_epoch` is the leadership period the record was appended in.
+    `timestamp` is seconds since 1970-01-01 UTC with a resolution of a millisecond. `value` None is a tombstone.
+    `headers` keeps the order and the repetitions of what was sent. `leader_epoch` is the leadership period the record
+    was appended in.
     """
 
     topic: str
@@ -41,8 +42,8 @@ class Record(NamedTuple):
 class RecordMetadata(NamedTuple):
     """Where a record was appended.
 
-    `offset` is -1 where the record is certainly in the log but its offset is no longer known: a retry came so late that the leader
-    remembered only that it had the batch. `timestamp` is seconds since 1970-01-01 UTC.
+    `offset` is -1 where the record is certainly in the log but its offset is no longer known: a retry came so late
+    that the leader remembered only that it had the batch. `timestamp` is seconds since 1970-01-01 UTC.
     """
 
     topic: str

@@ -78,7 +78,8 @@ def plan_chunks(
     chunk_bytes: int,
     record_bytes_max: int,
 ) -> Iterator[Chunk]:
-    """Cut columns into chunks of at most `chunk_bytes` (one record, where a single one is larger), in order per partition.
+    """Cut columns into chunks of at most `chunk_bytes` (one record, where a single one is larger), in order per
+    partition.
 
     Raises:
         InvalidRequest: the columns have different lengths, or hold something else than bytes.
@@ -113,7 +114,8 @@ def _sizes(values: Column, keys: Column | None) -> list[int]:
             names = ", ".join(sorted(t.__name__ for t in types))
             raise InvalidRequest(f"{name} contain {names}, not only bytes", hint="encode them first")
     if keys is None and None not in values:
-        return [RECORD_OVERHEAD_BYTES + size for size in map(len, values)]  # type: ignore[arg-type] # no None among them
+        lengths = map(len, values)  # type: ignore[arg-type] # no None among them
+        return [RECORD_OVERHEAD_BYTES + length for length in lengths]
     keys = keys if keys is not None else [None] * len(values)
     return [
         RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"") for value, key in zip(values, keys, strict=True)

@@ -1,7 +1,7 @@
 """The face without asyncio: the same verbs, safe to call from any thread.
 
-Nothing is decided here. Calls run in the loop of a background thread; sending puts records into the buffer right from the calling
-thread, and records are opened and handed out in the thread that iterates.
+Nothing is decided here. Calls run in the loop of a background thread; sending puts records into the buffer right from
+the calling thread, and records are opened and handed out in the thread that iterates.
 """
 
 import os
@@ -103,7 +103,8 @@ class Producer:
 
 
 class Consumer:
-    """Reads records; see `quorumlog.aio.Consumer`. One thread at a time iterates; the others may commit, seek and close."""
+    """Reads records; see `quorumlog.aio.Consumer`. One thread at a time iterates; the others may commit, seek and
+    close."""
 
     def __init__(self, portal: Portal, consumer: AsyncConsumer) -> None:
         self._portal = portal
@@ -426,5 +427,6 @@ async def _open(bootstrap: str | Sequence[str] | None, client_id: str, timeout: 
 def connect(
     bootstrap: str | Sequence[str] | None = None, *, client_id: str = "quorumlog-python", timeout: Timeout = 10.0
 ) -> Client:
-    """Connect to a cluster: `with connect("localhost:7070") as client`; for the arguments see `quorumlog.aio.connect`."""
+    """Connect to a cluster: `with connect("localhost:7070") as client`; for the arguments see
+    `quorumlog.aio.connect`."""
     return Client(bootstrap, client_id, timeout)

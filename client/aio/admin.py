@@ -80,7 +80,7 @@ class Topics:
         return known.description if known is not None else describe(answer.topic)
 
     async def _wait_for_leaders(self, name: str, topic_id: bytes, deadline: Deadline) -> None:
-        """Wait until some node knows the topic and who leads its partitions; what follows would otherwise wait for it."""
+        """Wait until the topic and its leaders are known: what follows would otherwise wait for that."""
         pause = 0.01
         while not deadline.passed:
             try:

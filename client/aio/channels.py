@@ -135,7 +135,8 @@ class Pool:
 
 
 def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
-    """Return the error for a call that ended with a gRPC status instead of an answer: the node's own, where it sent one."""
+    """Return the error for a call that ended with a gRPC status instead of an answer: the node's own, where it sent
+    one."""
     for name, value in error.trailing_metadata() or ():
         if name == ERROR_METADATA_KEY and isinstance(value, bytes):
             return from_wire(pb.Error.FromString(value))
@@ -197,7 +198,7 @@ async def diagnose(address: str) -> ConnectionFailed:
     except (OSError, TimeoutError) as error:
         return ConnectionFailed(
             f"cannot resolve the host name of {address}: {str(error) or 'no answer'}",
-            hint="check the spelling and the DNS; if it is an advertised address, correct it in the node's configuration",
+            hint="check the spelling and the DNS; an advertised address is corrected in the node's configuration",
             address=address,
             stage="dns",
         )
@@ -220,7 +221,7 @@ async def diagnose(address: str) -> ConnectionFailed:
     writer.close()
     return ConnectionFailed(
         f"{address} accepts connections but does not answer as a quorumlog node",
-        hint="check that it is the client port of a node (7070 by default), that it does not expect TLS, and that it is not paused",
+        hint="check that it is the client port of a node (7070 by default), expects no TLS and is not paused",
         address=address,
         stage="protocol",
     )

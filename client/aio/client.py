@@ -26,7 +26,8 @@ Where = Literal["earliest", "latest"] | When
 """A position in a log: its beginning, its end, or the first record at or after a time."""
 
 Callback = Callable[[set[TopicPartition]], Awaitable[None] | None]
-"""Told which partitions; a plain function or a coroutine function. It runs in the background loop and must not block it."""
+"""Told which partitions; a plain function or a coroutine function. It runs in the background loop and must not block
+it."""
 
 CompressionName = Literal["gzip", "snappy", "lz4", "zstd"]
 
@@ -65,8 +66,8 @@ class Client:
         """Return a producer; retries of it never duplicate.
 
         Args:
-            linger: how long a record may wait for company at most, and only while a request to its leader is in flight. With none in
-                flight it leaves at once.
+            linger: how long a record may wait for company at most, and only while a request to its leader is in
+                flight. With none in flight it leaves at once.
             batch_size: bytes at which a batch does not wait any longer.
             compression: codec for batches of at least 1 KiB; all but gzip need quorumlog[fast].
             delivery_timeout: how long a record is tried for; None: forever.
@@ -113,21 +114,25 @@ class Client:
         """Return a consumer of topics, or of explicit partitions.
 
         Args:
-            topics: what to consume. With a group its members share the partitions; without, this consumer reads all of them.
+            topics: what to consume. With a group its members share the partitions; without, this consumer reads all
+                of them.
             group: name of the group that tracks how far its members have come.
-            partitions: instead of topics and without a group: `{"orders": [0, 1]}`, or with offsets `{"orders": {0: 1500}}`.
+            partitions: instead of topics and without a group: `{"orders": [0, 1]}`, or with offsets `{"orders": {0:
+                1500}}`.
             start: where to begin in a partition for which no offset was given or committed.
-            stop: where to end: "latest" is the end as it is when the consumer begins; an int is an offset; a datetime is a time. None: never.
-            commit: "after": asking for the next record marks the one before as done, and done offsets are committed in the background;
-                "manual": only `commit()` commits.
-            reset: what to do where the position is not in the log any more (or not yet): "raise" OffsetOutOfRange, because silence would
-                hide lost records, or go on at the "earliest" or "latest" there is.
-            on_diverged: what to do where records that were read are no longer in the log: "raise" Diverged, or "reset" to where the logs part.
+            stop: where to end: "latest" is the end as it is when the consumer begins; an int is an offset; a datetime
+                is a time. None: never.
+            commit: "after": asking for the next record marks the one before as done, and done offsets are committed
+                in the background; "manual": only `commit()` commits.
+            reset: what to do where the position is not in the log any more (or not yet): "raise" OffsetOutOfRange,
+                because silence would hide lost records, or go on at the "earliest" or "latest" there is.
+            on_diverged: what to do where records that were read are no longer in the log: "raise" Diverged, or
+                "reset" to where the logs part.
             prefetch_bytes: how much is fetched ahead of the user.
             max_wait: how long a node may wait before it answers that there is nothing new.
             any_replica: read from any replica asked, not only from the leader.
-            session_timeout: how long the group waits for a member whose background loop does not answer; None: the node's default. How long
-                the handler takes does not matter.
+            session_timeout: how long the group waits for a member whose background loop does not answer; None: the
+                node's default. How long the handler takes does not matter.
             release_timeout: how long a partition that the group wants back may stay in the user's hands.
             on_assign: told about partitions taken over.
             on_revoke: told about partitions before they are given back.
@@ -167,7 +172,8 @@ class Client:
         self._open.append(part)
 
     async def offsets(self, topic: str, *, at: Where = "latest", timeout: Timeout = DEFAULT_TIMEOUT) -> dict[int, int]:
-        """Return, per partition, the high watermark ("latest"), the oldest offset ("earliest"), or the first at or after a time."""
+        """Return, per partition, the high watermark ("latest"), the oldest offset ("earliest"), or the first at or
+        after a time."""
         self._check_usable()
         deadline = Deadline(limit("timeout", timeout))
         return dict(await list_offsets(self._cluster, topic, None, _position("at", at), deadline))
@@ -243,8 +249,8 @@ def connect(
     """Connect to a cluster: `async with connect("localhost:7070") as client`.
 
     Args:
-        bootstrap: "host:port", several with commas or as a list; any node will do, the others are found. None: the environment variable
-            QUORUMLOG_BOOTSTRAP, else localhost:7070.
+        bootstrap: "host:port", several with commas or as a list; any node will do, the others are found. None: the
+            environment variable QUORUMLOG_BOOTSTRAP, else localhost:7070.
         client_id: how this program calls itself in the nodes' logs and in groups.
         timeout: how long to try.
 

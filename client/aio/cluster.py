@@ -154,7 +154,8 @@ class Cluster:
     async def ask_leader(
         self, believed: Callable[[], str], call: Call[_A], timeout: float | None, *, learn: Callable[[str], None]
     ) -> _A:
-        """Ask the node that leads something, following redirects and waiting out elections for at most `timeout` seconds.
+        """Ask the node that leads something, following redirects and waiting out elections for at most `timeout`
+        seconds.
 
         Args:
             believed: address of the leader as far as known; empty: anyone may be asked who it is.
@@ -215,7 +216,8 @@ class Cluster:
         return call
 
     async def refresh(self, topics: Iterable[str], timeout: float | None) -> dict[str, QuorumlogError]:
-        """Ask about topics (none: all of them) and return those that have errors. The same question is asked once at a time."""
+        """Ask about topics (none: all of them) and return those that have errors. The same question is asked once at
+        a time."""
         wanted = frozenset(topics)
         task = self._refreshing.get(wanted)
         if task is None:

@@ -42,9 +42,9 @@ class ConsumerSettings:
 class Consumer:
     """Reads records; made by `Client.consumer`, used as a context manager and iterated over.
 
-    Iterating hands out record by record. With a group, asking for the next record says that the one before is done; done offsets are
-    committed in the background at most a second later, and before partitions are given back or the consumer is closed. The connection to
-    the group lives in the background: a handler may take as long as it likes.
+    Iterating hands out record by record. With a group, asking for the next record says that the one before is done;
+    done offsets are committed in the background at most a second later, and before partitions are given back or the
+    consumer is closed. The connection to the group lives in the background: a handler may take as long as it likes.
     """
 
     def __init__(self, cluster: Cluster, settings: ConsumerSettings) -> None:
@@ -210,7 +210,8 @@ class Consumer:
             yield records
 
     async def values(self) -> AsyncIterator[list[bytes | None]]:
-        """Iterate over lists of values: the fastest way to read. Asking for the next list marks the one before as done."""
+        """Iterate over lists of values: the fastest way to read. Asking for the next list marks the one before as
+        done."""
         while True:
             values = await self.next_values(_NO_DEADLINE)
             if not values:
@@ -232,7 +233,8 @@ class Consumer:
             raise InvalidRequest(f"max_records={max_records} is not possible", hint="give at least 1")
 
     def take_list(self, max_records: int | None) -> list[Record]:
-        """Return the next list of the present chunk; empty if another chunk is needed. What was returned before is done."""
+        """Return the next list of the present chunk; empty if another chunk is needed. What was returned before is
+        done."""
         self._records = iter(())
         chunk = self._chunk
         if chunk is None or not chunk.valid:

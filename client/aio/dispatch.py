@@ -38,7 +38,8 @@ class Dispatcher:
         self._stopped = False
 
     def wake(self) -> None:
-        """Look soon for what can be sent. Safe to call from any thread; cheap when called again before that has happened."""
+        """Look soon for what can be sent. Safe to call from any thread; cheap when called again before that has
+        happened."""
         if self._wake_pending or self._stopped:
             return
         self._wake_pending = True

@@ -135,7 +135,8 @@ class Fetcher:
     async def _look_up(
         self, connection: Connection, cursors: list[Cursor], what: "Start | Literal['cursor'] | None"
     ) -> list[int | pb.Error | None]:
-        """Return an offset per cursor: of `what`, or with "cursor" of where each is to begin; None where there is no question."""
+        """Return an offset per cursor: of `what`, or with "cursor" of where each is to begin; None where there is no
+        question."""
         partitions = []
         asked = []
         for index, cursor in enumerate(cursors):
@@ -183,7 +184,8 @@ class Fetcher:
 
 
 def list_offsets_partition(topic_id: bytes, topic: str, partition: int, position: Start) -> pb.ListOffsetsPartition:
-    """Return the question for one partition: earliest, latest, or the first record at or after a time in milliseconds."""
+    """Return the question for one partition: earliest, latest, or the first record at or after a time in
+    milliseconds."""
     message = pb.ListOffsetsPartition(topic_id=topic_id, topic=topic, partition=partition)
     if position == "earliest":
         message.earliest = True

@@ -31,7 +31,8 @@ class Membership:
         cluster: whom to ask.
         member: the member's core.
         fetch: where its partitions are fetched.
-        auto_commit: commit what is done in the background and before every release; otherwise only what `commit` is told.
+        auto_commit: commit what is done in the background and before every release; otherwise only what `commit` is
+            told.
         release_timeout: seconds that a revoked partition may stay in the user's hands; None: no limit.
         on_assign: told about partitions after they were taken over.
         on_revoke: told before they are given back.
@@ -178,7 +179,7 @@ class Membership:
                     await self._revoke(event.partitions)
                 elif isinstance(event, Lost):
                     await self._lose(event.partitions)
-            except Exception as error:  # noqa: BLE001 - a callback of the user may raise anything, and it is told to the user
+            except Exception as error:  # noqa: BLE001 - whatever a callback raises is told to the user
                 self.error = error if isinstance(error, QuorumlogError) else _callback_failed(error)
             self._on_change()
 

@@ -14,7 +14,8 @@ from quorumlog.proto import client_pb2 as pb
 async def list_offsets(
     cluster: Cluster, topic: str, partitions: Iterable[int] | None, position: Start, deadline: Deadline
 ) -> Mapping[int, int]:
-    """Return, per partition (None: all), the offset of `position`: earliest, latest, or the first at or after a time in ms.
+    """Return, per partition (None: all), the offset of `position`: earliest, latest, or the first at or after a time
+    in ms.
 
     Raises:
         QuorumlogError: a leader refused for good, or did not answer in time.

@@ -34,8 +34,8 @@ class ProduceStream:
         address: the leader's.
         connect: opens the connection.
         compression: codec for batches.
-        request_timeout: seconds within which a request has its results; the node is told, and a stream that is later than twice that is
-            given up.
+        request_timeout: seconds within which a request has its results; the node is told, and a stream that is later
+            than twice that is given up.
         on_result: called for every result.
         on_end: called once, with what was still in flight and why the stream ended.
         on_request_done: called when a request has all its results.

@@ -1,4 +1,5 @@
-"""A deliberately simple model of the partitions of a cluster: one log each, one leader each, and the rules of deduplication."""
+"""A deliberately simple model of the partitions of a cluster: one log each, one leader each, and the rules of
+deduplication."""
 
 from dataclasses import dataclass, field
 

@@ -1,6 +1,8 @@
-"""The producer's core against the model log under virtual time: leader changes, lost answers, lost streams, late requests.
+"""The producer's core against the model log under virtual time: leader changes, lost answers, lost streams, late
+requests.
 
-Nothing acknowledged is lost or doubled, nothing reported as not appended is there, and the order of sending is the order of the log.
+Nothing acknowledged is lost or doubled, nothing reported as not appended is there, and the order of sending is the
+order of the log.
 """
 
 import heapq
@@ -67,22 +69,27 @@ class Harness:
                 if not open_attempts:
                     self.core.request_done(address)
 
-        for attempt, batch, number in wire:
-            lost_on_the_way = fate < self.loss / 3
-            lost_on_the_way_back = fate < self.loss
-            # A request may also arrive long after its stream was given up.
-            delay = self.rng.uniform(0.001, 0.02) + (self.rng.uniform(0, 3.0) if self.loss * 0.8 < fate < self.loss else 0)
+        lost_on_the_way = fate < self.loss / 3
+        lost_on_the_way_back = fate < self.loss
+        cause = Retriable("the stream broke")
 
-            def arrive(attempt: Attempt = attempt, batch: pb.RecordBatch = batch, number: int = number) -> None:
+        def carry(attempt: Attempt, batch: pb.RecordBatch, number: int) -> None:
+            def arrive() -> None:
                 error, offset = self.serve(address, attempt.sender.partition, batch, number)
                 if not lost_on_the_way_back:
-                    self.at(self.rng.uniform(0.001, 0.02), lambda: settle(attempt, lambda: self.answer(attempt, error, offset)))
+                    back = self.rng.uniform(0.001, 0.02)
+                    self.at(back, lambda: settle(attempt, lambda: self.answer(attempt, error, offset)))
 
+            delay = self.rng.uniform(0.001, 0.02)
+            if self.loss * 0.8 < fate < self.loss:
+                delay += self.rng.uniform(0, 3.0)  # it may also arrive long after its stream was given up
             if not lost_on_the_way:
                 self.at(delay, arrive)
             if lost_on_the_way_back:
-                cause = Retriable("the stream broke")
-                self.at(0.2, lambda a=attempt: settle(a, lambda: self.core.lost(a, cause, self.now)))
+                self.at(0.2, lambda: settle(attempt, lambda: self.core.lost(attempt, cause, self.now)))
+
+        for attempt, batch, number in wire:
+            carry(attempt, batch, number)
 
     def serve(self, address: str, number: int, batch: pb.RecordBatch, attempt: int) -> tuple[pb.Error | None, int]:
         partition = self.partitions[number]
