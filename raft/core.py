@@ -98,7 +98,7 @@ class Core:
         self.role = Role.FOLLOWER
         self.leader_id = NO_NODE
         self.leadership: Leadership | None = None
-        self.votes: dict[NodeId, bool] = {}  # of the election or pre-election under way, by voter
+        self.votes: dict[NodeId, bool] = {}  # first answers in the election or pre-election under way
         self.leader_heard = False  # the leader's session is whole: stickiness holds
         self.election_elapsed = 0  # ticks since the leader was heard, a vote granted or a campaign begun
         self.election_timeout = 0

@@ -86,8 +86,8 @@ def handle_pre_vote_response(core: Core, message: Message) -> None:
 
 
 def count_answer(core: Core, message: Message) -> None:
-    """Counts the first answer of each counting voter."""
-    if message.counting and message.sender in core.configuration.voters and message.sender not in core.votes:
+    """Counts the first answer of each replica whose word counts; who of them votes is for the quorum to say."""
+    if message.counting and message.sender not in core.votes:
         core.votes[message.sender] = not message.reject
         _count(core)
 
