@@ -116,7 +116,10 @@ class AdminPath:
 
         def on_outcome(outcome: Outcome) -> None:
             if isinstance(outcome, client_pb2.Error):
-                reply(client_pb2.CreateTopicResponse(error=outcome))
+                if outcome.code == client_pb2.NOT_YET_AVAILABLE:
+                    self.create_topic(request, reply)  # the catalogue moved on meanwhile: decide anew
+                else:
+                    reply(client_pb2.CreateTopicResponse(error=outcome))
             else:
                 assert outcome.topic is not None
                 reply(client_pb2.CreateTopicResponse(topic=self.topic_metadata(outcome.topic)))
@@ -141,7 +144,10 @@ class AdminPath:
 
         def on_outcome(outcome: Outcome) -> None:
             if isinstance(outcome, client_pb2.Error):
-                reply(client_pb2.AlterTopicResponse(error=outcome))
+                if outcome.code == client_pb2.NOT_YET_AVAILABLE:
+                    self.alter_topic(request, reply)  # the catalogue moved on meanwhile: decide anew
+                else:
+                    reply(client_pb2.AlterTopicResponse(error=outcome))
             else:
                 assert outcome.topic is not None
                 reply(client_pb2.AlterTopicResponse(topic=self.topic_metadata(outcome.topic)))

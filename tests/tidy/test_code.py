@@ -21,7 +21,7 @@ DIRECTIONS = {
 
 # Inside node an import goes down or stays on its level. The simulator drives everything below `rpc`.
 NODE_LEVELS = [
-    {"clock", "config", "errors", "timers", "state_machine"},
+    {"clock", "config", "errors", "pidfile", "timers", "state_machine"},
     {"storage"},
     {"metadata", "groups"},
     {"replica"},
@@ -29,7 +29,9 @@ NODE_LEVELS = [
     {"broker"},
     {"rpc"},
     {"telemetry"},
-    {"server", "commands", "__main__", "__init__"},
+    {"driver"},
+    {"server"},
+    {"dev", "commands", "__main__", "__init__"},
 ]
 
 # Every package from outside, and the only places that may know it.
