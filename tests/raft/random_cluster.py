@@ -45,6 +45,7 @@ class RandomCluster:
         self.commits_seen: dict[int, int] = {}
         self.proposed = 0
         self.reads_answered = 0
+        self.times_asleep = 0
 
         limits = {
             "election_ticks": self.rng.choice((4, 10)),
@@ -81,6 +82,7 @@ class RandomCluster:
         actions = [
             (self.deliver, 50), (self.work, 30), (self.sync, 20), (self.tick, 40), (self.propose, 6), (self.read, 3),
             (self.crash, 0.8), (self.change_links, 1), (self.compact, 0.5), (self.transfer, 0.4), (self.disturb, 0.5),
+            (self.calm, 0.1),
         ]  # fmt: skip
         choices = self.rng.choices([one for one, _ in actions], [weight for _, weight in actions], k=steps)
         for action in choices:
@@ -166,6 +168,26 @@ class RandomCluster:
     def disturb(self, shell: Shell) -> None:
         self.rng.choice((shell.node.wake, shell.node.campaign))()
 
+    def calm(self, _: Shell) -> None:
+        """Long enough without a fault for the group to fall asleep."""
+        self.healed = True
+        for _round in range(3 * self.shells[1].config.election_ticks):
+            self.settle()
+        self.times_asleep += all(one.node.quiesced for one in self.shells.values())
+        self.healed = False
+
+    def settle(self) -> None:
+        """One tick everywhere, with every message delivered and every write synced."""
+        for shell in self.shells.values():
+            self.tick(shell)
+        for _ in range(6):
+            for shell in self.shells.values():
+                self.work(shell)
+                shell.sync()
+            for _ in range(len(self.network)):
+                self.deliver(self.shells[1])
+            self.watch()
+
     def leader(self) -> Shell | None:
         leaders = [one for one in self.shells.values() if one.node.is_leader]
         return self.rng.choice(leaders) if leaders else None
@@ -244,15 +266,7 @@ class RandomCluster:
         self.cut.clear()
         marker: int | None = None
         for round_number in range(ROUNDS_TO_RECOVER):
-            for shell in self.shells.values():
-                self.tick(shell)
-            for _ in range(6):
-                for shell in self.shells.values():
-                    self.work(shell)
-                    shell.sync()
-                for _ in range(len(self.network)):
-                    self.deliver(self.shells[1])
-                self.watch()
+            self.settle()
             leader = self.leader()
             if marker is None and leader is not None and leader.node.commit_index == leader.node.last_index:
                 try:

@@ -40,3 +40,4 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     assert sum(len(cluster.committed) for cluster in clusters) > 1000
     assert sum(len(cluster.written) - len(cluster.committed) for cluster in clusters) > 500  # some had to give way
     assert sum(cluster.reads_answered for cluster in clusters) > 100
+    assert sum(cluster.times_asleep for cluster in clusters) > 5
