@@ -7,7 +7,9 @@ from quorumlog.raft.errors import InvariantViolation
 from quorumlog.raft.leadership import Leadership
 from quorumlog.raft.log import RaftLog
 from quorumlog.raft.progress import ProgressState
-from quorumlog.raft.types import NO_NODE, Role
+from quorumlog.raft.types import NO_NODE, MessageType, Role
+
+PRE_VOTES = (MessageType.PRE_VOTE, MessageType.PRE_VOTE_RESPONSE)  # they speak of a term that nobody has entered
 
 
 def check_invariants(core: Core) -> None:
@@ -26,6 +28,8 @@ def check_invariants(core: Core) -> None:
         _require(core.vote == core.node_id, "a candidate votes for itself")
     if core.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
         _require(core.leader_id == NO_NODE, "whoever campaigns knows no leader")
+    for message in core.outbox + core.outbox_after_sync:
+        _require(message.term == core.term or message.type in PRE_VOTES, "what has not left is of this term")
     if core.leadership is not None:
         _require(core.leader_id == core.node_id, "a leader follows itself")
         _check_leadership(core, core.leadership)

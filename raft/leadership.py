@@ -15,7 +15,7 @@ class Leadership:
     """One term of leading.
 
     Invariants: `term_start_index` is the no-op of this term, and every entry from there on is of this term; `counted`
-    names every voter, and a peer's figure never passes its `match_index`.
+    names every replica, and a peer's figure never passes its `match_index`.
     """
 
     __slots__ = (
@@ -27,12 +27,12 @@ class Leadership:
     def __init__(self, config: Config, configuration: Configuration, next_index: LogIndex, stable: LogIndex) -> None:
         self.term_start_index = next_index
         self.progress: dict[NodeId, Progress] = {
-            voter: Progress(next_index, Inflights(config.inflight_messages_max, config.inflight_size_bytes_max))
-            for voter in configuration.voters
-            if voter != config.node_id
+            peer: Progress(next_index, Inflights(config.inflight_messages_max, config.inflight_size_bytes_max))
+            for peer in configuration.replicas
+            if peer != config.node_id
         }
-        # How far each voter's log is the leader's, durable, and said by a replica whose word counts.
-        self.counted: dict[NodeId, LogIndex] = dict.fromkeys(configuration.voters, LogIndex(0))
+        # How far each replica's log is the leader's, durable, and said by one whose word counts. A quorum asks voters.
+        self.counted: dict[NodeId, LogIndex] = dict.fromkeys(configuration.replicas, LogIndex(0))
         self.counted[config.node_id] = stable
         self.reads = ReadRounds(config.node_id)
         self.appends_due = True  # some peer's `send_due` may be set

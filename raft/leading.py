@@ -49,8 +49,9 @@ def read_index(core: Core, context: int) -> None:
 def transfer_leadership(core: Core, target: NodeId) -> None:
     """Stops proposals, catches the target up, then tells it to campaign at once."""
     leadership = _leadership_of(core)
-    if target not in leadership.progress:
-        raise ValueError(f"leadership cannot go to node {target}: the other voters are {sorted(leadership.progress)}")
+    others = [voter for voter in core.configuration.voters if voter != core.node_id]
+    if target not in others:
+        raise ValueError(f"leadership cannot go to node {target}: the other voters are {others}")
     if leadership.transferring_to == target:
         return
     core.wake()

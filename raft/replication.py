@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from quorumlog.raft.core import Core
-from quorumlog.raft.errors import StepError
 from quorumlog.raft.leadership import Leadership
 from quorumlog.raft.progress import Progress, ProgressState
 from quorumlog.raft.quorum import quorum_index
@@ -71,8 +70,6 @@ def send_heartbeat(core: Core, peer: NodeId, progress: Progress, *, quiesce: boo
 def handle_append_response(core: Core, message: Message) -> None:
     """Moves the peer's progress and, if its word counts, the commit index."""
     leadership, progress = _peer_of(core, message)
-    if not message.reject and message.index > core.log.last_index:
-        raise StepError(f"node {message.sender} acknowledges {message.index}, the last entry is {core.log.last_index}")
     _heard(progress, message)
     leadership.idle_elapsed = 0
     if not message.counting:
@@ -98,8 +95,6 @@ def handle_append_response(core: Core, message: Message) -> None:
 def handle_heartbeat_response(core: Core, message: Message) -> None:
     """The peer lives: resumes a probe, looks after entries that may have been lost, counts the answer for reads."""
     leadership, progress = _peer_of(core, message)
-    if message.context > leadership.reads.number:
-        raise StepError(f"node {message.sender} answers read round {message.context}, which has not begun")
     _heard(progress, message)
     if progress.state is ProgressState.PROBE:
         progress.probe_sent = False
@@ -141,10 +136,7 @@ def _on_accepted(core: Core, leadership: Leadership, progress: Progress, message
 def _peer_of(core: Core, message: Message) -> tuple[Leadership, Progress]:
     leadership = core.leadership
     assert leadership is not None, "answers to a leader are dispatched to a leader"
-    progress = leadership.progress.get(message.sender)
-    if progress is None:
-        raise StepError(f"node {message.sender} answers, but is no peer of this group")
-    return leadership, progress
+    return leadership, leadership.progress[message.sender]
 
 
 def _heard(progress: Progress, message: Message) -> None:

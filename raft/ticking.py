@@ -70,7 +70,7 @@ def _tick_leader(core: Core, leadership: Leadership) -> None:
         if not has_quorum(core.configuration, active):
             core.become_follower(core.term, NO_NODE)  # a leader that has lost its majority steps down (thesis 6.2)
             return
-        if len(active) == len(core.configuration.voters) and _may_quiesce(core, leadership):
+        if len(active) == len(core.configuration.replicas) and _may_quiesce(core, leadership):
             _quiesce(core, leadership)
             return
     for peer, progress in leadership.progress.items():
@@ -84,7 +84,7 @@ def _tick_peer(core: Core, peer: NodeId, progress: Progress) -> None:
 
 
 def _take_active(core: Core, leadership: Leadership) -> list[NodeId]:
-    """The voters whose counting answers came since the last check, this one included."""
+    """The replicas whose counting answers came since the last check, this one included."""
     active = [core.node_id]
     for peer, progress in leadership.progress.items():
         if progress.recently_active:
@@ -94,7 +94,7 @@ def _take_active(core: Core, leadership: Leadership) -> list[NodeId]:
 
 
 def _may_quiesce(core: Core, leadership: Leadership) -> bool:
-    """Nothing happened for an election timeout, nothing is open, and every voter has everything."""
+    """Nothing happened for an election timeout, nothing is open, and every replica has everything."""
     last_index = core.log.last_index
     return (
         leadership.idle_elapsed >= core.config.election_ticks

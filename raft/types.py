@@ -44,12 +44,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Who votes. Learners and joint consensus will add fields here; quorum arithmetic takes the whole value."""
+    """Who votes, and who only learns: takes the log and counts for nothing. Joint consensus will add fields here;
+    quorum arithmetic takes the whole value.
+    """
 
     voters: tuple[NodeId, ...]
+    learners: tuple[NodeId, ...] = ()
 
     def __post_init__(self) -> None:
         assert tuple(sorted(set(self.voters))) == self.voters, f"voters must be sorted and distinct: {self.voters}"
+        assert tuple(sorted(set(self.learners))) == self.learners, f"learners must be sorted, distinct: {self.learners}"
+        assert not set(self.voters) & set(self.learners), f"nobody both votes and learns: {self}"
+
+    @property
+    def replicas(self) -> tuple[NodeId, ...]:
+        """Everybody who has the log, voters first."""
+        return self.voters + self.learners
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,26 @@ def _check_vote(core: Core, message: Message) -> None:
 def _check_append_response(core: Core, message: Message) -> None:
     if message.index < 0 or message.stable_index < 0 or message.hint_index < 0 or message.hint_term < 0:
         raise StepError(f"node {message.sender} answers with an index or term below 0")
+    if _answers_leader(core, message) and not message.reject and message.index > core.log.last_index:
+        raise StepError(f"node {message.sender} acknowledges {message.index}, the last entry is {core.log.last_index}")
 
 
 def _check_heartbeat_response(core: Core, message: Message) -> None:
     if message.context < 0:
         raise StepError(f"node {message.sender} answers with context {message.context}")
+    leadership = core.leadership
+    if _answers_leader(core, message) and leadership is not None and message.context > leadership.reads.number:
+        raise StepError(f"node {message.sender} answers read round {message.context}, which has not begun")
+
+
+def _answers_leader(core: Core, message: Message) -> bool:
+    """Whether this is an answer to a leader, in its term; only its peers may give one."""
+    leadership = core.leadership
+    if leadership is None or message.term != core.term:
+        return False
+    if message.sender not in leadership.progress:
+        raise StepError(f"node {message.sender} answers, but is no peer of this group")
+    return True
 
 
 CHECKS: dict[MessageType, Callable[[Core, Message], None]] = {
