@@ -26,7 +26,7 @@ from quorumlog.node.rpc.peer_service import PROTOCOL_VERSION
 from quorumlog.node.rpc.servers import Servers
 from quorumlog.node.storage.database import DatabaseFolder, StorageOpener
 from quorumlog.node.storage.files import DataFolder
-from quorumlog.node.storage.identity import Founding, FoundingRefused, Voter, save_identity
+from quorumlog.node.storage.identity import Founder, Founding, FoundingRefused, save_identity
 from quorumlog.node.storage.opened import NodeState, Opened
 from quorumlog.node.storage.opening import open_node
 from quorumlog.node.storage.rocks import RocksStorage
@@ -234,10 +234,10 @@ class NodeServer:
         opened = self._opened
         if opened is None:
             return peer_pb2.FoundResponse(message=f"node {self.node_id} is stopping")
-        incarnations = {node.node_id: node.incarnation for node in founding.nodes}
+        founders = sorted(founding.nodes, key=lambda node: node.node_id)
         record = Founding(
             founding.cluster_id,
-            tuple(Voter(NodeId(voter), incarnations[voter]) for voter in sorted(founding.voters)),
+            tuple(Founder(NodeId(node.node_id), node.incarnation) for node in founders),
             founding.SerializeToString(deterministic=True),
         )
         try:

@@ -935,6 +935,7 @@ class ReplicaDescriptor(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
     BORN_AT_INDEX_FIELD_NUMBER: _builtins.int
+    LEARNERS_FIELD_NUMBER: _builtins.int
     group_id: _builtins.int
     topic: _builtins.str
     topic_id: _builtins.bytes
@@ -943,6 +944,10 @@ class ReplicaDescriptor(_message.Message):
     """of __cluster"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """take the log and count for nothing"""
+
     def __init__(
         self,
         *,
@@ -952,10 +957,11 @@ class ReplicaDescriptor(_message.Message):
         partition: _builtins.int = ...,
         voters: _abc.Iterable[_builtins.int] | None = ...,
         born_at_index: _builtins.int = ...,
+        learners: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["born_at_index", b"born_at_index", "group_id", b"group_id", "partition", b"partition", "topic", b"topic", "topic_id", b"topic_id", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["born_at_index", b"born_at_index", "group_id", b"group_id", "learners", b"learners", "partition", b"partition", "topic", b"topic", "topic_id", b"topic_id", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

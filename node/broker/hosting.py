@@ -100,11 +100,14 @@ class Hosting:
 
     def found(self, founding: internal_pb2.Founding) -> None:
         """Make this node's replica of `__cluster`, once, as the founding record says."""
-        if CLUSTER_GROUP_ID in self._multi.replicas or self.node_id not in founding.voters:
+        if CLUSTER_GROUP_ID in self._multi.replicas:
             return
         lost = self._opened.repair_id != bytes(16)
         descriptor = internal_pb2.ReplicaDescriptor(
-            group_id=CLUSTER_GROUP_ID, topic=CLUSTER_TOPIC, voters=sorted(founding.voters)
+            group_id=CLUSTER_GROUP_ID,
+            topic=CLUSTER_TOPIC,
+            voters=sorted(founding.voters),
+            learners=sorted({node.node_id for node in founding.nodes} - set(founding.voters)),
         )
         self._bear(descriptor, lost=lost)
 

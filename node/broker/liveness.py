@@ -78,12 +78,12 @@ class Liveness:
 
     def _reset_groups(self, node_id: int) -> None:
         for replica in self._multi.replicas.values():
-            if node_id in replica.voters and replica.stopped is None:
+            if node_id in replica.members and replica.stopped is None:
                 replica.raft.reset_peer(NodeId(node_id))
                 self._multi.touch(replica)
 
     def _report_unreachable(self, node_id: int) -> None:
         for replica in self._multi.replicas.values():
-            if node_id in replica.voters and replica.stopped is None:
+            if node_id in replica.members and replica.stopped is None:
                 replica.raft.report_unreachable(NodeId(node_id))
                 self._multi.touch(replica)

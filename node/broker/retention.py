@@ -16,7 +16,7 @@ from quorumlog.node.metadata.configs import TopicConfig, effective
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import internal_pb2
-from quorumlog.raft import EntryKind, LogIndex, NodeId, NotLeader, ProposalRefused
+from quorumlog.raft import EntryKind, LogIndex, NotLeader, ProposalRefused
 
 
 class Held(NamedTuple):
@@ -110,11 +110,11 @@ class Retention:
 def _slowest(replica: Replica) -> tuple[int, int]:
     """(node id, match index) of the replica that holds least; (0, last index) when there is no other."""
     slowest = (0, int(replica.raft.stable_index))
-    for voter in replica.voters:
-        if voter == replica.node_id:
+    for member in replica.members:
+        if member == replica.node_id:
             continue
-        progress = replica.raft.progress(NodeId(voter))
+        progress = replica.raft.progress(member)
         match_index = progress.match_index if progress is not None else 0
         if match_index < slowest[1]:
-            slowest = (voter, int(match_index))
+            slowest = (member, int(match_index))
     return slowest

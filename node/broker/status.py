@@ -16,7 +16,6 @@ from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.opened import Opened, Severity
 from quorumlog.proto import client_pb2
-from quorumlog.raft import NodeId
 
 _SEVERITIES: Final = {
     Severity.INFO: client_pb2.INFO,
@@ -92,14 +91,14 @@ class StatusPath:
             status.log_start_offset = replica.partition.log_start_offset
             status.high_watermark = replica.high_watermark
             status.log_end_offset = replica.log_end_offset
-        for voter in replica.voters:
-            progress = raft.progress(NodeId(voter)) if voter != replica.node_id else None
+        for member in replica.members:
+            progress = raft.progress(member) if member != replica.node_id else None
             if progress is not None:
                 status.peers.add(
-                    node_id=voter,
+                    node_id=member,
                     match_index=progress.match_index,
                     state=progress.state.value,
-                    alive=self._liveness.is_alive(voter),
+                    alive=self._liveness.is_alive(member),
                 )
         return status
 

@@ -116,6 +116,7 @@ class Replica:
         self.group_id = descriptor.group_id
         self.node_id = node_id
         self.voters = tuple(NodeId(voter) for voter in descriptor.voters)
+        self.members = self.voters + tuple(NodeId(learner) for learner in descriptor.learners)
         self.log = log
         self.machine = machine
         self.partition = machine if isinstance(machine, PartitionMachine) else None
@@ -145,7 +146,7 @@ class Replica:
             config,
             log,
             hard_state=hard_state,
-            configuration=Configuration(tuple(sorted(self.voters))),
+            configuration=Configuration(self.voters, self.members[len(self.voters) :]),
             commit_index=LogIndex(commit_index),
             applied=LogIndex(applied),
             rng=rng,

@@ -8,7 +8,7 @@ The file is JSON with the format version first, and its CRC-32C as the last line
       "node_id": 1,
       "incarnation": "<32 hex>",  drawn when the data folder was made; another folder is another incarnation
       "cluster_id": "<32 hex>",   null while the node waits
-      "founding": {...}           the founding record, on the first voters of the cluster; else null
+      "founding": {...}           the founding record, on the nodes the cluster was founded from; else null
     }
     crc32c 1a2b3c4d
 
@@ -58,8 +58,8 @@ class IdentityState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Voter:
-    """A first voter of `__cluster`: the node and the incarnation (16 bytes) under which it was chosen."""
+class Founder:
+    """One of the nodes that a cluster is founded from, and the incarnation (16 bytes) under which it was chosen."""
 
     node_id: NodeId
     incarnation: bytes
@@ -67,19 +67,19 @@ class Voter:
 
 @dataclass(frozen=True, slots=True)
 class Founding:
-    """The founding record: made once per cluster, the same on every first voter. Voters are sorted by node id.
+    """The founding record: made once per cluster, the same on every founder. Founders are sorted by node id.
 
-    `record` is the whole record as it came over the wire, kept as it is to be handed to voters that still wait.
+    `record` is the whole record as it came over the wire, kept as it is to be handed to founders that still wait.
     """
 
     cluster_id: bytes
-    voters: tuple[Voter, ...]
+    founders: tuple[Founder, ...]
     record: bytes = b""
 
     def __post_init__(self) -> None:
-        ids = [voter.node_id for voter in self.voters]
-        assert ids, "somebody must vote"
-        assert ids == sorted(set(ids)), f"voters must be sorted and distinct: {ids}"
+        ids = [founder.node_id for founder in self.founders]
+        assert ids, "somebody must found it"
+        assert ids == sorted(set(ids)), f"founders must be sorted and distinct: {ids}"
         assert len(self.cluster_id) == ID_BYTES, "a cluster id is 16 bytes"
 
 
@@ -105,7 +105,7 @@ class Identity:
         return IdentityState.WAITING if self.cluster_id is None else IdentityState.MEMBER
 
     def founded(self, founding: Founding) -> Identity:
-        """Return the identity of this node as one of the first voters; unchanged when it holds this record already.
+        """Return the identity of this node as one of the founders; unchanged when it holds this record already.
 
         Raises FoundingRefused when the record does not name this node under this incarnation, or when the node
         belongs to another cluster or was founded by another record.
@@ -117,8 +117,8 @@ class Identity:
                 f"node {self.node_id} already belongs to cluster {self.cluster_id.hex()}: it cannot found "
                 f"{founding.cluster_id.hex()}; use an empty data folder for a new cluster"
             )
-        if Voter(self.node_id, self.incarnation) not in founding.voters:
-            named = [voter.incarnation.hex() for voter in founding.voters if voter.node_id == self.node_id]
+        if Founder(self.node_id, self.incarnation) not in founding.founders:
+            named = [founder.incarnation.hex() for founder in founding.founders if founder.node_id == self.node_id]
             reason = f"under incarnation {named[0]}" if named else "not at all"
             raise FoundingRefused(
                 f"the founding record of cluster {founding.cluster_id.hex()} names node {self.node_id} {reason}, but "
@@ -178,8 +178,9 @@ def encode_identity(identity: Identity) -> bytes:
     """Return the bytes of the identity file. They are written in this version's format, whatever they were read in."""
     founding = identity.founding and {
         "cluster_id": identity.founding.cluster_id.hex(),
-        "voters": [
-            {"node_id": voter.node_id, "incarnation": voter.incarnation.hex()} for voter in identity.founding.voters
+        "founders": [
+            {"node_id": founder.node_id, "incarnation": founder.incarnation.hex()}
+            for founder in identity.founding.founders
         ],
         "record": identity.founding.record.hex(),
     }
@@ -228,12 +229,12 @@ def _decode_founding(field: object) -> Founding | None:
     if field is None:
         return None
     fields = cast("Mapping[str, object]", field)
-    voters = cast("list[Mapping[str, object]]", fields["voters"])
+    founders = cast("list[Mapping[str, object]]", fields["founders"])
     return Founding(
         cluster_id=bytes.fromhex(cast("str", fields["cluster_id"])),
-        voters=tuple(
-            Voter(NodeId(cast("int", voter["node_id"])), bytes.fromhex(cast("str", voter["incarnation"])))
-            for voter in voters
+        founders=tuple(
+            Founder(NodeId(cast("int", founder["node_id"])), bytes.fromhex(cast("str", founder["incarnation"])))
+            for founder in founders
         ),
         record=bytes.fromhex(cast("str", fields["record"])),
     )

@@ -25,7 +25,7 @@ from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.database import MemoryDatabase
 from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.group_read import ReadPlan, read_records
-from quorumlog.node.storage.identity import Founding, Voter, save_identity
+from quorumlog.node.storage.identity import Founding, Founder, save_identity
 from quorumlog.node.storage.memory_files import MemoryFileSystem
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.opening import open_node
@@ -143,7 +143,7 @@ class SimNode:
         founding = world.founding
         record = Founding(
             founding.cluster_id,
-            tuple(Voter(NodeId(node.node_id), node.incarnation) for node in founding.nodes),
+            tuple(Founder(NodeId(node.node_id), node.incarnation) for node in founding.nodes),
             founding.SerializeToString(deterministic=True),
         )
         identity = self.opened.identity.founded(record)

@@ -12,7 +12,7 @@ from quorumlog.node.storage.identity import (
     FoundingRefused,
     Identity,
     IdentityState,
-    Voter,
+    Founder,
     WrongDataFolder,
     check_identity,
     decode_identity,
@@ -36,7 +36,7 @@ def waiting(node_id: int = 1, incarnation: bytes = INCARNATION) -> Identity:
 
 def founding(*voters: tuple[int, bytes], cluster_id: bytes = CLUSTER) -> Founding:
     named = voters or ((1, INCARNATION), (2, b"j" * 16), (3, b"k" * 16))
-    return Founding(cluster_id, tuple(Voter(NodeId(node), incarnation) for node, incarnation in named), b"as it came")
+    return Founding(cluster_id, tuple(Founder(NodeId(node), incarnation) for node, incarnation in named), b"as it came")
 
 
 def sealed(text: bytes) -> bytes:

@@ -11,7 +11,7 @@ from quorumlog.node.storage.identity import (
     FormatTooNew,
     Founding,
     IdentityState,
-    Voter,
+    Founder,
     WrongDataFolder,
     load_identity,
     save_identity,
@@ -63,7 +63,7 @@ class Machine:
 
 def found(opened: Opened) -> None:
     """Make the node the only voter of a new cluster."""
-    voters = (Voter(NODE, opened.identity.incarnation),)
+    voters = (Founder(NODE, opened.identity.incarnation),)
     save_identity(opened.files, opened.identity.founded(Founding(CLUSTER, voters)))
 
 

@@ -29,7 +29,7 @@ WRITER = """
 import json, os, pathlib, random, signal, sys
 from quorumlog.node.storage.database import DatabaseFolder
 from quorumlog.node.storage.files import DataFolder
-from quorumlog.node.storage.identity import Founding, Voter, save_identity
+from quorumlog.node.storage.identity import Founding, Founder, save_identity
 from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import log_key
 from quorumlog.node.storage.opening import open_node
@@ -42,7 +42,7 @@ path, seed, synced, unsynced = sys.argv[1], *map(int, sys.argv[2:])
 draw = random.Random(seed).randbytes
 files = DataFolder(pathlib.Path(path))
 node = open_node(files, DatabaseFolder(files, RocksStorage), 1, draw)
-save_identity(files, node.identity.founded(Founding(b"c" * 16, (Voter(1, node.identity.incarnation),))))
+save_identity(files, node.identity.founded(Founding(b"c" * 16, (Founder(1, node.identity.incarnation),))))
 
 def write(first, last):
     for index in range(first, last):
