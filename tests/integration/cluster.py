@@ -47,7 +47,7 @@ def eventually(what: str, probe: Callable[[], T | None], seconds: float = READY_
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below those that the system gives to outgoing connections: a node finds its own again."""
+    """Ports nobody listens on, and which the system does not give to outgoing connections: a node finds its own again."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(12_000, 32_000)
@@ -220,6 +220,7 @@ class NodeProcess:
                     format=pb.ROWS,
                 ),
                 timeout=10.0,
+                wait_for_ready=True,
             )
             (fetched,) = answer.partitions
             assert not fetched.HasField("error") or fetched.error.retriable, fetched.error

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-# The helpers beside the tests are imported as tests.integration.*, the name under which mypy knows them. Behind everything
-# else, so that the top-level folders do not hide a package.
+# The helpers beside the tests are imported as tests.integration.*, the name under which mypy knows them. Behind
+# everything else, so that the top-level folders do not hide a package.
 sys.path.append(str(Path(__file__).parents[2]))
 
 from tests.integration.cluster import LocalCluster
