@@ -228,6 +228,17 @@ class TestSection53LogReplication:
         shell.sync()
         assert shell.node.commit_index == 2
 
+    def test_an_acknowledgement_counts_only_as_far_as_it_is_durable(self) -> None:
+        """Beyond the paper: an answer may know of more entries than its disk."""
+        shell = make()
+        elect(shell)
+        shell.propose(b"a")
+        work(shell)
+        shell.node.step(message(MessageType.APPEND_RESPONSE, 2, 1, index=2, last_index=2, stable_index=1))
+        progress = shell.node.progress(NodeId(2))
+        assert progress is not None
+        assert (progress.match_index, progress.counted_index, shell.node.commit_index) == (2, 1, 1)
+
     def test_a_follower_learns_the_commit_index(self) -> None:
         shell = make()
         entries = (entry(1, 1), entry(2, 1))
