@@ -34,6 +34,12 @@ class Config:
     uncommitted_size_bytes_max: int = 64 << 20
     """Proposed bytes not yet committed. One proposal is always accepted when nothing is waiting."""
 
+    prompt_commit: bool = True
+    """Idle peers are told of a commit at once. Otherwise they hear of it with the next APPEND or heartbeat, which
+    spares a
+    message and its answer per peer and commit where nobody waits for the followers to apply.
+    """
+
     def __post_init__(self) -> None:
         assert self.node_id > 0, f"node_id counts from 1: {self.node_id}"
         assert self.heartbeat_ticks >= 1, f"heartbeat_ticks: {self.heartbeat_ticks}"

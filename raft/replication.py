@@ -43,7 +43,7 @@ def maybe_commit(core: Core, leadership: Leadership) -> None:
     leadership.release_uncommitted(index)
     if leadership.reads.waiting:
         leadership.reads.admit_waiting(index)
-    if index == core.log.last_index:
+    if index == core.log.last_index and core.config.prompt_commit:
         leadership.commit_notice_due = True
 
 
@@ -88,7 +88,7 @@ def handle_append_response(core: Core, message: Message) -> None:
         leadership.counted[message.sender] = counted
         if counted > core.commit_index:
             maybe_commit(core, leadership)
-    if message.index == core.commit_index == core.log.last_index:
+    if message.index == core.commit_index == core.log.last_index and core.config.prompt_commit:
         leadership.commit_notice_due = True
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.catalogue import Catalogue
@@ -182,7 +182,8 @@ class Hosting:
             log=GroupLog(self._storage, group_id),
             machine=self._machine(descriptor),
             hard_state=hard_state or HardState(Term(0), NO_NODE),
-            config=self._raft_config,
+            # Replicas are born by applying __cluster, so there every node wants to know at once.
+            config=replace(self._raft_config, prompt_commit=group_id == CLUSTER_GROUP_ID),
             # Each group draws its own timeouts, and the same ones in every run of one seed.
             rng=random.Random(self._rng.getrandbits(64)),
             counting=whole,
