@@ -121,6 +121,8 @@ _MODULES = {name: f"quorumlog.{home}" for home, names in _HOMES.items() for name
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("quorumlog")
     if name == "aio":
         return importlib.import_module("quorumlog.aio")
     home = _MODULES.get(name)

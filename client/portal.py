@@ -1,12 +1,12 @@
 """A bridge from threads to one event loop that runs in a thread of its own."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from quorumlog.errors import Closed, ForkedProcess, InvalidRequest
+from quorumlog.errors import Closed, InvalidRequest
+from quorumlog.process import PROCESS, check_process
 
 _T = TypeVar("_T")
 
@@ -19,7 +19,7 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._process = PROCESS.generation
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="quorumlog", daemon=True)
         self._thread.start()
@@ -58,10 +58,7 @@ class Portal:
             raise
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedProcess(
-                "this client belongs to the process that forked this one", hint="connect again in the child process"
-            )
+        check_process(self._process, "client")
         if not self._thread.is_alive() or self.loop.is_closed():
             raise Closed("the client is closed", hint="connect again")
         if threading.current_thread() is self._thread:
@@ -72,7 +69,7 @@ class Portal:
 
     def close(self) -> None:
         """Stop the loop and end its thread."""
-        if self._pid != os.getpid() or not self._thread.is_alive():
+        if self._process != PROCESS.generation or not self._thread.is_alive():
             return
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()

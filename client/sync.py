@@ -4,7 +4,6 @@ Nothing is decided here. Calls run in the loop of a background thread; sending p
 the calling thread, and records are opened and handed out in the thread that iterates.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -22,6 +21,7 @@ from quorumlog.durations import Duration, Timeout, When, limit
 from quorumlog.fetching import OnDiverged, Reset
 from quorumlog.futures import BulkFuture, SendFuture
 from quorumlog.portal import Portal
+from quorumlog.process import PROCESS
 from quorumlog.records import Record, TopicPartition
 from quorumlog.send_plan import Column, HeadersLike
 
@@ -307,7 +307,7 @@ class Client:
 
     def __init__(self, bootstrap: str | Sequence[str] | None, client_id: str, timeout: Timeout) -> None:
         self._portal = Portal()
-        self._pid = os.getpid()
+        self._process = PROCESS.generation
         self._closed = False
         try:
             self._client = self._portal.call(_open(bootstrap, client_id, timeout))
@@ -397,7 +397,7 @@ class Client:
         Raises:
             DeliveryFailed: a producer had records that were not delivered.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._process != PROCESS.generation:
             return
         try:
             self._portal.call(self._client.close())

@@ -14,8 +14,9 @@ from quorumlog.aio.groups import Groups
 from quorumlog.aio.offsets import list_offsets
 from quorumlog.aio.producer import Producer
 from quorumlog.durations import Duration, Timeout, When, limit, seconds, timestamp_ms
-from quorumlog.errors import ForkedProcess, InvalidRequest
+from quorumlog.errors import InvalidRequest
 from quorumlog.fetching import FetchSettings, OnDiverged, Reset
+from quorumlog.process import PROCESS, check_process
 from quorumlog.producer_core import ProducerSettings
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.compression import CodecUnavailable, require_codec
@@ -40,7 +41,7 @@ class Client:
 
     def __init__(self, bootstrap: str | Sequence[str] | None, client_id: str) -> None:
         self._cluster = Cluster(bootstrap_addresses(bootstrap), client_id, random.Random())
-        self._pid = os.getpid()
+        self._process = PROCESS.generation
         self._open: list[Producer | Consumer] = []
         self.topics = Topics(self._cluster)
         self.groups = Groups(self._cluster)
@@ -184,7 +185,7 @@ class Client:
         Raises:
             DeliveryFailed: a producer had records that were not delivered.
         """
-        if self._pid != os.getpid():
+        if self._process != PROCESS.generation:
             return
         errors = []
         for part in self._open:
@@ -206,10 +207,7 @@ class Client:
         await self.close()
 
     def _check_usable(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedProcess(
-                "this client belongs to the process that forked this one", hint="connect again in the child process"
-            )
+        check_process(self._process, "client")
 
 
 class Connecting:

@@ -127,7 +127,7 @@ class Cluster:
                     break
             failures += 1
             if deadline.passed:
-                raise await self._unanswered(causes, deadline)
+                raise await self._unanswered(causes)
             await asyncio.sleep(deadline.remaining(full_jitter(failures, self.rng)))
 
     def _candidates(self) -> list[str]:
@@ -135,13 +135,11 @@ class Cluster:
         first = [self.cache.cluster_leader] if self.cache.cluster_leader else []
         return list(dict.fromkeys([*first, *nodes, *self.bootstrap]))
 
-    async def _unanswered(self, causes: dict[str, QuorumlogError], deadline: Deadline) -> QuorumlogError:
+    async def _unanswered(self, causes: dict[str, QuorumlogError]) -> QuorumlogError:
         spoken = [error for error in causes.values() if not isinstance(error, (ConnectionFailed, TimedOut))]
         if spoken:
             return spoken[0]
-        found = await asyncio.gather(*(diagnose(address) for address in causes))
-        if not found:
-            return TimedOut(f"no node was asked within {deadline.timeout} s", hint="give a longer timeout")
+        found = await asyncio.gather(*(diagnose(address) for address in self._candidates()))
         if len(found) == 1:
             return found[0]
         return ConnectionFailed(

@@ -1,7 +1,6 @@
 """The consumer's face in asyncio."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,9 +11,10 @@ from quorumlog.aio.fetcher import Fetcher
 from quorumlog.aio.membership import Callback, Membership
 from quorumlog.cursor import Chunk
 from quorumlog.durations import Timeout, limit
-from quorumlog.errors import Closed, ForkedProcess, InvalidRequest, TimedOut, UnknownPartition
+from quorumlog.errors import Closed, InvalidRequest, TimedOut, UnknownPartition
 from quorumlog.fetching import FetchCore, FetchSettings
 from quorumlog.member import Member
+from quorumlog.process import PROCESS, check_process
 from quorumlog.records import Offset, Record, TopicPartition
 
 Partitions = Mapping[str, Sequence[int] | Mapping[int, int | Offset]]
@@ -50,7 +50,7 @@ class Consumer:
     def __init__(self, cluster: Cluster, settings: ConsumerSettings) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._pid = os.getpid()
+        self._process = PROCESS.generation
         self._core = FetchCore(settings.fetch, cluster.cache, cluster.rng)
         self._fetcher: Fetcher | None = None
         self._membership: Membership | None = None
@@ -349,10 +349,7 @@ class Consumer:
         await self.close()
 
     def _check_usable(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedProcess(
-                "this consumer belongs to the process that forked this one", hint="connect again in the child process"
-            )
+        check_process(self._process, "consumer")
         if self._closed:
             raise Closed("the consumer is closed", hint="open another one: client.consumer(...)")
 

@@ -1,7 +1,6 @@
 """The producer's face in asyncio."""
 
 import asyncio
-import os
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
@@ -12,9 +11,10 @@ from quorumlog.aio.cluster import Cluster, Deadline
 from quorumlog.aio.dispatch import Dispatcher
 from quorumlog.clock import monotonic, wall_ms
 from quorumlog.durations import Timeout, When, limit, timestamp_ms
-from quorumlog.errors import Closed, DeliveryFailed, ForkedProcess, InvalidRequest, TimedOut, UnknownPartition
+from quorumlog.errors import Closed, DeliveryFailed, InvalidRequest, TimedOut, UnknownPartition
 from quorumlog.futures import BatchCompletion, BulkFuture, SendFuture
 from quorumlog.partitioner import StickyPartitioner
+from quorumlog.process import PROCESS, check_process
 from quorumlog.producer_core import ProducerCore, ProducerSettings
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.send_plan import Chunk, Column, HeadersLike, check_record, headers_of, plan_chunks
@@ -41,7 +41,7 @@ class Producer:
     def __init__(self, cluster: Cluster, settings: ProducerSettings) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._pid = os.getpid()
+        self._process = PROCESS.generation
         self._routes: dict[str, _Route] = {}
         self._core: ProducerCore | None = None
         self._dispatcher: Dispatcher | None = None
@@ -97,7 +97,7 @@ class Producer:
         """Do what `send` does if that needs no waiting, otherwise return None. Safe to call from any thread."""
         route = self._routes.get(topic)
         core, dispatcher = self._core, self._dispatcher
-        if route is None or core is None or dispatcher is None or self._closed:
+        if route is None or core is None or dispatcher is None or self._closed or self._process != PROCESS.generation:
             self._check_usable()
             return None
         if type(value) is not bytes or (key is not None and type(key) is not bytes):
@@ -313,7 +313,7 @@ class Producer:
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
-        if core is not None and not self._closed and core.unsettled and self._pid == os.getpid():
+        if core is not None and not self._closed and core.unsettled and self._process == PROCESS.generation:
             warnings.warn(
                 f"a producer was dropped with {sum(b.count for b in core.unsettled_batches())} records that are not "
                 "acknowledged: use it as a context manager, or call flush() and close()",
@@ -328,10 +328,7 @@ class Producer:
             raise Closed("the producer is closed", hint="open another one: client.producer()")
 
     def _check_fork(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedProcess(
-                "this producer belongs to the process that forked this one", hint="connect again in the child process"
-            )
+        check_process(self._process, "producer")
 
 
 def _check_partition(topic: str, route: _Route, partition: int) -> None:

@@ -80,9 +80,9 @@ class ModelPartition:
         self.next_offset += batch.count
         return stamped.base_offset
 
-    def values(self) -> list[bytes | None]:
-        """Every value in the log, in order."""
-        return [value for batch in self.batches for value in columns_of(batch).values]
+    def values(self) -> list[bytes]:
+        """Every value in the log, in order; a null one is empty."""
+        return [value or b"" for batch in self.batches for value in columns_of(batch).values]
 
 
 def columns_of(batch: pb.RecordBatch) -> RecordColumns:

@@ -5,6 +5,7 @@ Nothing acknowledged is lost or doubled, nothing reported as not appended is the
 order of the log.
 """
 
+import functools
 import heapq
 import itertools
 import random
@@ -137,7 +138,7 @@ class Harness:
     def run(self) -> None:
         times = sorted(self.rng.uniform(0, 3.0) for _ in range(300))
         for number, time in enumerate(times):
-            self.at(time, lambda n=number: self.send(n))
+            self.at(time, functools.partial(self.send, number))
         for _ in range(self.rng.randrange(8)):
             self.at(self.rng.uniform(0, 4.0), self.elect)
         self.at(6.0, self.heal)
@@ -192,7 +193,7 @@ def test_without_faults_everything_is_acknowledged_in_order() -> None:
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    def trace(seed: int) -> list[list[bytes | None]]:
+    def trace(seed: int) -> list[list[bytes]]:
         harness = Harness(seed, delivery_timeout=1.5, loss=0.3)
         harness.run()
         return [partition.values() for partition in harness.partitions]

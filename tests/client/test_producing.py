@@ -98,7 +98,7 @@ def test_an_unknown_partition_and_text_are_refused_at_once(cluster: FakeCluster)
     with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
         with pytest.raises(quorumlog.UnknownPartition, match="no partition 7, only 0 to 1"):
             producer.send("orders", b"v", partition=7)
-        with pytest.raises(quorumlog.InvalidRequest, match="value is of type str.*encode"):
+        with pytest.raises(quorumlog.InvalidRequest, match=r"value is of type str.*encode"):
             producer.send("orders", "text")  # type: ignore[arg-type] # what is tested
         with pytest.raises(quorumlog.InvalidRequest, match=r"'ql\.x' is reserved"):
             producer.send("orders", b"v", headers={"ql.x": b""})
@@ -115,7 +115,7 @@ def test_flush_raises_for_what_was_not_delivered(cluster: FakeCluster) -> None:
     with quorumlog.connect(cluster.bootstrap) as client:
         producer = client.producer()
         future = producer.send("orders", b"v")
-        with pytest.raises(quorumlog.DeliveryFailed, match="1 record.*orders.*takes at most 10 bytes") as caught:
+        with pytest.raises(quorumlog.DeliveryFailed, match=r"1 record.*orders.*takes at most 10 bytes") as caught:
             producer.flush(timeout=10)
         assert caught.value.outcome is quorumlog.Outcome.NOT_APPENDED
         assert caught.value.batches[0].values == (b"v",)
@@ -153,16 +153,15 @@ def test_what_no_answer_came_for_may_be_appended(cluster: FakeCluster) -> None:
 def test_a_full_buffer_makes_send_wait_visibly(cluster: FakeCluster) -> None:
     cluster.create("orders", 1)
     cluster.hold_acks = asyncio.Event()
-    with quorumlog.connect(cluster.bootstrap) as client:
-        with client.producer(buffer_memory=100_000) as producer:
-            producer.send("orders", b"x" * 90_000)
-            with pytest.raises(quorumlog.TimedOut, match="100000 bytes are waiting to be acknowledged"):
-                producer.send("orders", b"x" * 90_000, timeout=0.2)
-            sender = threading.Thread(target=lambda: producer.send("orders", b"y" * 90_000).result(20))
-            sender.start()
-            cluster.loop.call_soon_threadsafe(cluster.hold_acks.set)
-            sender.join(20)
-            assert not sender.is_alive()
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer(buffer_memory=100_000) as producer:
+        producer.send("orders", b"x" * 90_000)
+        with pytest.raises(quorumlog.TimedOut, match="100000 bytes are waiting to be acknowledged"):
+            producer.send("orders", b"x" * 90_000, timeout=0.2)
+        sender = threading.Thread(target=lambda: producer.send("orders", b"y" * 90_000).result(20))
+        sender.start()
+        cluster.loop.call_soon_threadsafe(cluster.hold_acks.set)
+        sender.join(20)
+        assert not sender.is_alive()
     assert [len(value or b"") for value in cluster.values("orders")] == [90_000, 90_000]
 
 
@@ -223,5 +222,5 @@ def test_a_closed_producer_says_so(cluster: FakeCluster) -> None:
         producer = client.producer()
         producer.send("orders", b"v")
         producer.close()
-        with pytest.raises(quorumlog.Closed, match="client.producer"):
+        with pytest.raises(quorumlog.Closed, match=r"client\.producer"):
             producer.send("orders", b"v")

@@ -1,0 +1,32 @@
+"""Which process this is: connections, threads and sequences of a parent are not for its forked child."""
+
+import os
+
+from quorumlog.errors import ForkedProcess
+
+
+class _Process:
+    """Counts the forks that led here, because asking the system for the process id costs more on every record."""
+
+    __slots__ = ("generation",)
+
+    def __init__(self) -> None:
+        self.generation = 0
+
+
+PROCESS = _Process()
+
+
+def _forked() -> None:
+    PROCESS.generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def check_process(generation: int, what: str) -> None:
+    """Raise ForkedProcess unless `what` was made in this process, when `PROCESS.generation` was `generation`."""
+    if generation != PROCESS.generation:
+        raise ForkedProcess(
+            f"this {what} belongs to the process that forked this one", hint="connect again in the child process"
+        )
