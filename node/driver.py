@@ -125,7 +125,7 @@ class Driver:
             waiting -= 1
             if waiting == 0 and not self._failed:
                 done()
-                self.wake()
+                self._run()  # at once: somebody waits for what is durable now
 
         self._in_thread(self._sync_thread, self._opened.storage.sync, lambda _: on_done())
         if votes:

@@ -144,6 +144,8 @@ class MultiRaft:
         votes: list[VoteRecord] = []
         turn: list[tuple[Replica, Ready]] = []
         for replica in dirty.values():
+            if self.replicas.get(replica.group_id) is not replica:
+                continue  # removed meanwhile: it must not write into what is deleted
             ready = replica.collect(batch, votes)
             if ready is not None:
                 turn.append((replica, ready))
@@ -167,7 +169,7 @@ class MultiRaft:
             self._dirty[group_id] = replica
 
     def _start_sync(self) -> None:
-        if self._syncing or not self._unsynced or self._refused is not None:
+        if self._syncing or not self._unsynced:
             return
         self._syncing = True
         job, self._unsynced = self._unsynced, []

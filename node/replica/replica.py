@@ -374,6 +374,8 @@ class Replica:
             return
         if self._leads_term != 0:
             self._end_leadership()
+            if leads_term != 0:
+                self._on_role(self)  # lost and won again since the last look: both are news
         if leads_term != 0:
             self._begin_leadership(leads_term)
         self._on_role(self)
