@@ -118,7 +118,7 @@ class PartitionReader:
             # Whether the logs part is asked before whether there is more: after a divergence a larger offset is no
             # news.
             if wanted.HasField("last_leader_epoch"):
-                diverged = _divergence(replica, wanted)
+                diverged = _divergence(found, replica, wanted)
                 if diverged is not None:
                     done(_failed(wanted, diverged))
                     return False
@@ -159,7 +159,7 @@ class PartitionReader:
         self._directory.touch(replica)
 
 
-def _divergence(replica: Replica, wanted: client_pb2.FetchPartition) -> client_pb2.Error | None:
+def _divergence(found: Found, replica: Replica, wanted: client_pb2.FetchPartition) -> client_pb2.Error | None:
     """DIVERGED where the log contradicts what the reader has read: the highest epoch known at or below the reader's
     ends
     before the reader's position. An epoch that is still open contradicts nothing, except on its own leader.
@@ -176,8 +176,9 @@ def _divergence(replica: Replica, wanted: client_pb2.FetchPartition) -> client_p
         return None
     return make_error(
         client_pb2.DIVERGED,
-        f"a record of leader epoch {wanted.last_leader_epoch} before offset {wanted.offset} was read, but here epoch "
-        f"{epoch} ends at offset {end_offset}",
+        f"a record of leader epoch {wanted.last_leader_epoch} before offset {wanted.offset} of topic "
+        f"{found.topic.name!r} partition {wanted.partition} was read, but here epoch {epoch} ends at offset "
+        f"{end_offset}",
         end_offset=end_offset,
         leader_epoch=epoch,
     )

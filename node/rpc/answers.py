@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import GRPC_DETAILS_METADATA_KEY
@@ -60,8 +61,17 @@ def unknown_fields(request: Message) -> client_pb2.Error | None:
     """
     size_bytes = request.ByteSize()
     request.DiscardUnknownFields()
-    if request.ByteSize() == size_bytes:
-        return None
+    return None if request.ByteSize() == size_bytes else _strange(request)
+
+
+def unknown_produce_fields(request: client_pb2.ProduceRequest) -> client_pb2.Error | None:
+    """As `unknown_fields`, without walking the payloads; batches and rows are looked at where they are checked."""
+    if len(UnknownFieldSet(request)) or any(len(UnknownFieldSet(batch)) for batch in request.batches):
+        return _strange(request)
+    return None
+
+
+def _strange(request: Message) -> client_pb2.Error:
     return make_error(
         client_pb2.UNSUPPORTED_VERSION,
         f"{type(request).__name__} carries a field that this node does not know",

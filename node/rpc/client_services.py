@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.groups import MemberStream
-from quorumlog.node.rpc.answers import Context, fail, unknown_fields
+from quorumlog.node.rpc.answers import Context, fail, unknown_fields, unknown_produce_fields
 from quorumlog.proto import client_pb2
 from quorumlog.proto.client_pb2_grpc import AdminServicer, GroupsServicer, LogServicer
 from quorumlog.proto.errors import make_error
@@ -170,7 +170,16 @@ class LogService(_Service, LogServicer):
                 if not isinstance(request, client_pb2.ProduceRequest):
                     break
                 in_flight += len(request.batches)
-                broker.producing.produce(request, on_result)
+                strange = unknown_produce_fields(request)
+                if strange is None:
+                    broker.producing.produce(request, on_result)
+                else:
+                    for position in range(len(request.batches)):
+                        on_result(
+                            client_pb2.ProduceResult(
+                                correlation_id=request.correlation_id, batch=position, error=strange
+                            )
+                        )
                 self._host.wake()
                 while in_flight > PRODUCE_IN_FLIGHT_MAX or len(outgoing) > STREAM_QUEUE_MAX:
                     room.clear()
@@ -220,12 +229,21 @@ class LogService(_Service, LogServicer):
         if not isinstance(first, client_pb2.SubscribeRequest):
             writer.cancel()
             return
-        subscription = broker.subscribing.open(first, outgoing.put)
+        strange = unknown_fields(first)
+        if strange is None:
+            subscription = broker.subscribing.open(first, outgoing.put)
+        else:
+            subscription = None
+            outgoing.put(client_pb2.FetchResponse(error=strange))
         self._host.wake()
         try:
             while subscription is not None:
                 request = await context.read()
                 if not isinstance(request, client_pb2.SubscribeRequest):
+                    break
+                strange = unknown_fields(request)
+                if strange is not None:
+                    outgoing.put(client_pb2.FetchResponse(error=strange))
                     break
                 if request.WhichOneof("message") == "credit_bytes":
                     subscription.grant(request.credit_bytes)
@@ -282,6 +300,11 @@ class GroupsService(_Service, GroupsServicer):
             if not isinstance(request, client_pb2.GroupRequest):
                 outgoing.close()
                 return
+            strange = unknown_fields(request)
+            if strange is not None:
+                outgoing.put(client_pb2.GroupResponse(error=strange))
+                outgoing.close()
+                return
             broker.groups.on_request(session, request)
             self._host.wake()
 
@@ -323,6 +346,9 @@ class AdminService(_Service, AdminServicer):
         self, request: client_pb2.InitClusterRequest, context: Context
     ) -> client_pb2.InitClusterResponse:
         """Found a cluster."""
+        strange = unknown_fields(request)
+        if strange is not None:
+            await fail(context, strange)
         return await self._checked(await self._host.init_cluster(request), context)
 
     async def CreateTopic(  # noqa: N802 # the name in the contract

@@ -47,7 +47,7 @@ def eventually(what: str, probe: Callable[[], T | None], seconds: float = READY_
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, and which the system does not give to outgoing connections: a node finds its own again."""
+    """Ports nobody listens on, below those of outgoing connections: a node finds its own free again."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(12_000, 32_000)
