@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quorumlog.node.broker.broker import Broker
-from quorumlog.node.broker.groups import GroupSession
+from quorumlog.node.broker.groups import MemberStream
 from quorumlog.proto import client_pb2 as pb
 from world import SimNode, World
 
@@ -29,7 +29,7 @@ class Call:
         self.node = node
         self.over = False
         self.sent_at = world.clock.now()
-        self._left = answers
+        self._left = self._missing = answers
         self._on_answer = on_answer
         self._on_lost = on_lost
 
@@ -66,11 +66,11 @@ class Call:
         if world.rng.random() < world.faults.client_loss or (node.node_id, CLIENTS) in world.cut:
             world.after(PATIENCE_SECONDS, self.lose)
             return
-        last = self._left == 0
 
         def arrive() -> None:
             if not self.over:
-                self.over = last
+                self._missing -= 1
+                self.over = self._missing == 0
                 self._on_answer(answer)
 
         world.after(delay(world), arrive)
@@ -139,7 +139,7 @@ class GroupStream:
         self._on_end = on_end
         self._session_id = node.session_id
         self._up = self._down = 0.0
-        self._session: GroupSession | None = None
+        self._session: MemberStream | None = None
         node.streams.append(self)
 
     def write(self, request: pb.GroupRequest) -> None:
@@ -158,7 +158,7 @@ class GroupStream:
         if broker is None or not self.open:
             return
         if self._session is None:
-            self._session = GroupSession(self._send, self._close)
+            self._session = MemberStream(self._send, self._close)
         broker.groups.on_request(self._session, request)
         self.node.pump()
 

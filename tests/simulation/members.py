@@ -282,9 +282,14 @@ class SimMember:
             self.core.leaderless |= leaderless
         self._handle()
         due = self.core.next_wakeup(now)
-        if due is not None and (self._wake_at is None or not now < self._wake_at <= due):
+        if due is not None and (self._wake_at is None or due < self._wake_at):
             self._wake_at = due
-            self.world.at(due, self.pump)
+            self.world.at(due, lambda: self._wake(due))
+
+    def _wake(self, at: float) -> None:
+        if self._wake_at == at:
+            self._wake_at = None
+            self.pump()
 
     def _resolve(self, address: str, cursor: Cursor) -> None:
         cursor.fetching = True
@@ -392,7 +397,7 @@ class SimMember:
 
 
 def _broken(address: str) -> ConnectionFailed:
-    return ConnectionFailed("the stream broke", address=address, stage="tcp")
+    return ConnectionFailed("the stream broke", address=address, stage="tcp", hint="")
 
 
 def _keep(give_up: Callable[[], None]) -> None:

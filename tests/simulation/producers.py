@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from channel import Channel
@@ -51,7 +52,7 @@ class Lookup:
         self._rng = rng
         self._failures = 0
 
-    def refresh(self, topics: set[str], done: object) -> None:
+    def refresh(self, topics: set[str], done: Callable[[], None]) -> None:
         """Ask some node; `done` is called with nothing when it has answered or not."""
         if self.asking or not topics:
             return
@@ -61,7 +62,6 @@ class Lookup:
 
         def over() -> None:
             self.asking = False
-            assert callable(done)
             done()
 
         def answered(response: pb.MetadataResponse) -> None:
@@ -188,7 +188,7 @@ class SimProducer:
 
         def lost() -> None:
             self.lookup.cache.forget_node(address)
-            cause = ConnectionFailed("the stream broke", address=address, stage="tcp")
+            cause = ConnectionFailed("the stream broke", address=address, stage="tcp", hint="")
             core.request_done(address)
             for attempt in open_attempts.values():
                 core.lost(attempt, cause, self.world.clock.now())
@@ -213,11 +213,14 @@ class SimProducer:
 
     def _arm(self, core: ProducerCore, now: float) -> None:
         due = core.next_wakeup(now)
-        if due is None or due == float("inf") or (self._wake_at is not None and now < self._wake_at <= due):
+        if due is None or due == float("inf"):
             return
-        self._wake_at = max(due, now + 0.001)
-        self.world.at(self._wake_at, self._wake)
+        at = max(due, now + 0.02)
+        if self._wake_at is None or at < self._wake_at:
+            self._wake_at = at
+            self.world.at(at, lambda: self._wake(at))
 
-    def _wake(self) -> None:
-        self._wake_at = None
-        self.pump()
+    def _wake(self, at: float) -> None:
+        if self._wake_at == at:
+            self._wake_at = None
+            self.pump()
