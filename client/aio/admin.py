@@ -64,15 +64,21 @@ class Topics:
             validate_only=validate_only,
         )
 
+        attempts = 0
+
         async def call(connection: Connection, seconds: float) -> pb.CreateTopicResponse:
+            nonlocal attempts
+            attempts += 1
             return await connection.admin.CreateTopic(request, timeout=seconds)
 
         try:
             answer = await self._cluster.ask_cluster_leader(call, _left(deadline))
         except TopicExists:
-            if not if_not_exists:
+            found = await self.describe(name, timeout=_left(deadline)) if if_not_exists or attempts > 1 else None
+            # An earlier attempt whose answer was lost may have created it; one with other partitions is not ours.
+            if found is None or not (if_not_exists or partitions in (None, len(found.partitions))):
                 raise
-            return await self.describe(name, timeout=_left(deadline))
+            return found
         if validate_only:
             return describe(answer.topic)
         await self._wait_for_leaders(name, answer.topic.topic_id, deadline)
@@ -190,7 +196,7 @@ class ClusterAdmin:
         """Found a cluster, once, from nodes that wait, and return its id.
 
         Args:
-            nodes: node id to client address; the first one is asked.
+            nodes: node id to peer address. The node at the first bootstrap address is asked, and must be among them.
             cluster_id: 16 bytes; empty: drawn.
             timeout: for all of it.
 
@@ -198,7 +204,7 @@ class ClusterAdmin:
             Fatal: code ALREADY_FOUNDED where that has happened before.
         """
         if not nodes:
-            raise InvalidRequest("no nodes to found a cluster from", hint="name each by its id and client address")
+            raise InvalidRequest("no nodes to found a cluster from", hint="name each by its id and peer address")
         request = pb.InitClusterRequest(
             nodes=[pb.FoundingNode(node_id=number, address=address) for number, address in nodes.items()],
             cluster_id=cluster_id,
@@ -208,7 +214,7 @@ class ClusterAdmin:
             return await connection.admin.InitCluster(request, timeout=seconds)
 
         seconds = limit("timeout", timeout)
-        answer = await self._cluster.ask(next(iter(nodes.values())), call, 3600.0 if seconds is None else seconds)
+        answer = await self._cluster.ask(self._cluster.bootstrap[0], call, 3600.0 if seconds is None else seconds)
         return answer.cluster_id
 
     async def transfer(

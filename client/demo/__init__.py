@@ -1,0 +1,1 @@
+"""`python -m quorumlog.demo`: a replicated cluster carries real data through the death of a leader."""
