@@ -145,6 +145,11 @@ class Chunk:
         """Whether the position has not been moved and the partition not been given away."""
         return self._generation == self.cursor.generation
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is more to hand out."""
+        return self.valid and (bool(self._batches) or self._unhanded())
+
     def records(self) -> Iterator[Record]:
         """Hand out record by record: asking for the next one marks the one before as done."""
         cursor = self.cursor

@@ -74,7 +74,10 @@ class Connection:
         try:
             answer = await self.log.Hello(self._hello, timeout=timeout)
         except aio.AioRpcError as error:
-            raise rpc_failed(self.address, error) from error
+            failed = rpc_failed(self.address, error)
+            if failed.code == "NOT_FOUNDED":
+                return  # it has no cluster to speak of yet; whatever is asked of it says so
+            raise failed from error
         if answer.HasField("error") and answer.error.code != pb.OK:
             raise from_wire(answer.error)
         if self._hello.cluster_id and answer.cluster_id and answer.cluster_id != self._hello.cluster_id:

@@ -23,6 +23,7 @@ from quorumlog.proto import client_pb2 as pb
 
 # One node is given this long to answer a small question before another one is asked.
 ATTEMPT_SECONDS = 5.0
+METADATA_SECONDS = 2.0
 
 
 _A = TypeVar("_A")
@@ -68,6 +69,7 @@ class Cluster:
         self.rng = rng
         self.pool = Pool(client_id)
         self.cache = MetadataCache()
+        self._silent: dict[str, None] = {}
         self._refreshing: dict[frozenset[str], asyncio.Task[dict[str, QuorumlogError]]] = {}
 
     async def connect(self, timeout: float | None) -> None:
@@ -77,7 +79,17 @@ class Cluster:
             ConnectionFailed: none answered; it names each address and what is wrong with it.
             WrongCluster: the addresses belong to different clusters.
         """
-        await self._ask_anyone(self._metadata_call(pb.MetadataRequest(no_topics=True)), Deadline(timeout))
+        call = self._metadata_call(pb.MetadataRequest(no_topics=True))
+
+        async def reached(connection: Connection, seconds: float) -> None:
+            try:
+                await call(connection, seconds)
+            except aio.AioRpcError as error:
+                # A node that waits to be founded was reached all the same; whoever founds the cluster must get in.
+                if rpc_failed(connection.address, error).code != "NOT_FOUNDED":
+                    raise
+
+        await self._ask_anyone(reached, Deadline(timeout))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -94,15 +106,25 @@ class Cluster:
         Raises:
             QuorumlogError: what the node answered, or why it did not.
         """
-        connection = await self.pool.get(address, timeout)
         try:
+            connection = await self.pool.get(address, timeout)
             answer = await call(connection, timeout)
         except aio.AioRpcError as error:
-            raise rpc_failed(address, error) from error
+            failed = rpc_failed(address, error)
+            self._note(address, failed)
+            raise failed from error
+        except QuorumlogError as error:
+            self._note(address, error)
+            raise
+        self._silent.pop(address, None)
         refusal = getattr(answer, "error", None)
         if isinstance(refusal, pb.Error) and refusal.code != pb.OK:
             raise from_wire(refusal)
         return answer
+
+    def _note(self, address: str, error: QuorumlogError) -> None:
+        if isinstance(error, (ConnectionFailed, TimedOut)):
+            self._silent[address] = None
 
     async def ask_anyone(self, call: Call[_A], timeout: float | None) -> _A:
         """Ask one node after the other until one answers, for at most `timeout` seconds.
@@ -112,13 +134,13 @@ class Cluster:
         """
         return await self._ask_anyone(call, Deadline(timeout))
 
-    async def _ask_anyone(self, call: Call[_A], deadline: Deadline) -> _A:
+    async def _ask_anyone(self, call: Call[_A], deadline: Deadline, patience: float = ATTEMPT_SECONDS) -> _A:
         failures = 0
         while True:
             causes: dict[str, QuorumlogError] = {}
             for address in self._candidates():
                 try:
-                    return await self.ask(address, call, deadline.remaining(ATTEMPT_SECONDS))
+                    return await self.ask(address, call, deadline.remaining(patience))
                 except QuorumlogError as error:
                     if not error.retriable:
                         raise
@@ -133,7 +155,9 @@ class Cluster:
     def _candidates(self) -> list[str]:
         nodes = self.cache.addresses()
         first = [self.cache.cluster_leader] if self.cache.cluster_leader else []
-        return list(dict.fromkeys([*first, *nodes, *self.bootstrap]))
+        candidates = dict.fromkeys([*first, *nodes, *self.bootstrap])
+        # Whoever kept silent is asked last: a paused node costs a whole timeout.
+        return sorted(candidates, key=lambda address: address in self._silent)
 
     async def _unanswered(self, causes: dict[str, QuorumlogError]) -> QuorumlogError:
         spoken = [error for error in causes.values() if not isinstance(error, (ConnectionFailed, TimedOut))]
@@ -226,7 +250,7 @@ class Cluster:
 
     async def _refresh(self, topics: frozenset[str], timeout: float | None) -> dict[str, QuorumlogError]:
         call = self._metadata_call(pb.MetadataRequest(topics=sorted(topics)))
-        return await self._ask_anyone(call, Deadline(timeout))
+        return await self._ask_anyone(call, Deadline(timeout), METADATA_SECONDS)
 
     async def topic(self, name: str, timeout: float | None) -> Topic:
         """Return a topic, from memory where possible.

@@ -58,7 +58,6 @@ class Consumer:
         self._opening = asyncio.Lock()
         self._chunk: Chunk | None = None
         self._records: Iterator[Record] = iter(())
-        self._lists_done = True
         self._closed = False
 
     # -- opening
@@ -129,9 +128,8 @@ class Consumer:
         chunk = self._chunk
         if chunk is not None:
             cursor = chunk.cursor
-            if not self._lists_done:
+            if chunk.valid or not cursor.active:
                 cursor.done = cursor.handed
-                self._lists_done = True
             cursor.in_hand = False
 
     async def next_chunk(self, deadline: Deadline) -> Chunk | None:
@@ -141,6 +139,10 @@ class Consumer:
         """
         self._check_usable()
         self.hand_back()
+        if self._chunk is not None and self._chunk.unfinished:
+            # The wait for it was interrupted just when it came, or the way of reading has changed in the middle of it.
+            self._chunk.cursor.in_hand = True
+            return self._chunk
         self._chunk = None
         if self._membership is not None:
             self._membership.handed_back()
@@ -180,13 +182,7 @@ class Consumer:
 
     async def next_records(self, deadline: Deadline) -> bool:
         """Let `take_record` go on with another chunk; False at the end or at `deadline`."""
-        if not self._lists_done and self._chunk is not None and self._chunk.valid:
-            # Record by record after list by list: go on within the same chunk.
-            self.hand_back()
-            self._chunk.cursor.in_hand = True
-            chunk: Chunk | None = self._chunk
-        else:
-            chunk = await self.next_chunk(deadline)
+        chunk = await self.next_chunk(deadline)
         self._records = chunk.records() if chunk is not None else iter(())
         return chunk is not None
 
@@ -241,9 +237,7 @@ class Consumer:
             return []
         self.hand_back()
         chunk.cursor.in_hand = True
-        records = chunk.next_list(max_records)
-        self._lists_done = not records
-        return records
+        return chunk.next_list(max_records)
 
     def take_values(self) -> list[bytes | None]:
         """Return the next values of the present chunk; otherwise as `take_list`."""
@@ -253,9 +247,7 @@ class Consumer:
             return []
         self.hand_back()
         chunk.cursor.in_hand = True
-        values = chunk.next_values()
-        self._lists_done = not values
-        return values
+        return chunk.next_values()
 
     async def next_list(self, deadline: Deadline, max_records: int | None) -> list[Record]:
         """Return the next list of records; empty at the end or at `deadline`."""

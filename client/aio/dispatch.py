@@ -1,6 +1,7 @@
 """Carries batches between a producer's core and the leaders: streams, timers, and finding out who leads."""
 
 import asyncio
+import contextlib
 
 from quorumlog.aio.channels import Connection
 from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
@@ -15,6 +16,8 @@ from quorumlog.proto.errors import kind_of
 
 # How long a leader may take for one attempt before it counts as lost.
 REQUEST_SECONDS = 10.0
+# A leader this late may be paused, with another one elected meanwhile: ask who leads.
+STALLED_SECONDS = 2.0
 
 
 class Dispatcher:
@@ -34,6 +37,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._leaderless: set[str] = set()
         self._refresher: asyncio.Task[None] | None = None
+        self._checker: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._stopped = False
 
@@ -59,9 +63,10 @@ class Dispatcher:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._refresher is not None:
-            self._refresher.cancel()
-            await asyncio.gather(self._refresher, return_exceptions=True)
+        tasks = [task for task in (self._refresher, self._checker) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(stream.close() for stream in list(self._streams.values())))
 
     # -- sending
@@ -75,6 +80,8 @@ class Dispatcher:
         core.expire(now)
         for stream in list(self._streams.values()):
             stream.expire(now)
+        if self._checker is None and any(s.stalled(now, STALLED_SECONDS) for s in self._streams.values()):
+            self._checker = asyncio.ensure_future(self._check_stalled())
         for address, attempts in core.poll(now, self._leader_of):
             self._stream(address).send(attempts)
         if self._leaderless and self._refresher is None:
@@ -146,6 +153,23 @@ class Dispatcher:
         self.wake()
 
     # -- leaders
+
+    async def _check_stalled(self) -> None:
+        """Ask who leads what a silent node was sent; where that is another one, stop waiting for the silent one."""
+        try:
+            late = [a for s in self._streams.values() for a in s.stalled(monotonic(), STALLED_SECONDS)]
+            with contextlib.suppress(QuorumlogError):
+                await self._cluster.refresh({attempt.sender.topic for attempt in late}, ATTEMPT_SECONDS)
+            for stream in list(self._streams.values()):
+                leaders = {
+                    self._cluster.cache.leader(attempt.sender.topic, attempt.sender.partition)
+                    for attempt in stream.stalled(monotonic(), STALLED_SECONDS)
+                }
+                if leaders - {stream.address, None}:
+                    stream.give_up()
+            await asyncio.sleep(STALLED_SECONDS / 4)
+        finally:
+            self._checker = None
 
     async def _find_leaders(self) -> None:
         failures = 0

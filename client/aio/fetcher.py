@@ -16,7 +16,7 @@ from quorumlog.fetching import Fetch, FetchCore
 from quorumlog.proto import client_pb2 as pb
 
 # What a long poll may take beyond the time it was asked to wait.
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 2.5
 
 
 class Fetcher:

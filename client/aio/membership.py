@@ -18,6 +18,7 @@ from quorumlog.proto import client_pb2 as pb
 from quorumlog.records import Offset, Record, TopicPartition
 
 COMMIT_SECONDS = 1.0
+SILENCE_SHARE = 0.6
 _COMMIT_ANSWER_SECONDS = 5.0
 
 Callback = Callable[[set[TopicPartition]], Awaitable[None]]
@@ -124,9 +125,10 @@ class Membership:
 
     async def _read(self, call: GroupCall, address: str) -> None:
         while True:
-            # A stream may outlive its coordinator; silence for a session timeout means it is gone.
+            # A stream may outlive its coordinator. Pings come several times per session timeout; after more than half of
+            # one without any, there is still time to come back to a new coordinator before it gives up on this member.
             try:
-                response = await asyncio.wait_for(call.read(), self._member.session_timeout)
+                response = await asyncio.wait_for(call.read(), self._member.session_timeout * SILENCE_SHARE)
             except TimeoutError:
                 raise TimedOut(f"the coordinator {address} has fallen silent", hint="it may be paused") from None
             if response is aio.EOF:

@@ -79,6 +79,19 @@ class ProduceStream:
         if oldest is not None and now - oldest.sent_at > 2 * self._request_timeout:
             self._task.cancel()
 
+    def stalled(self, now: float, seconds: float) -> list[Attempt]:
+        """Return what waits for an answer for more than `seconds`."""
+        late: list[Attempt] = []
+        for request in self._in_flight.values():
+            if now - request.sent_at <= seconds:
+                break
+            late.extend(request.attempts.values())
+        return late
+
+    def give_up(self) -> None:
+        """End the stream: another node leads what it was for."""
+        self._task.cancel()
+
     async def close(self) -> None:
         """End the stream."""
         self._task.cancel()
