@@ -51,8 +51,7 @@ def run_node(arguments: argparse.Namespace) -> int:
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        with pid_file(config.data):
-            return asyncio.run(_serve(config))
+        return asyncio.run(_serve(config))
     except NodeError as error:
         print(f"quorumlog node: {error}", file=sys.stderr)
         return 1
@@ -66,11 +65,14 @@ async def _serve(config: NodeConfig) -> int:
     server = NodeServer(config)
     try:
         await server.start()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 20)
-        server.failed.add_done_callback(lambda _: stopping.set())
-        await stopping.wait()
+        # Only now is the folder this process's own: another one that has it must keep its file.
+        with pid_file(config.data):
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD, 20, 20)
+            server.failed.add_done_callback(lambda _: stopping.set())
+            await stopping.wait()
+            await server.stop()
     finally:
         await server.stop()
     if not server.failed.done():
