@@ -44,6 +44,7 @@ class FakeCluster:
         self.groups: dict[str, FakeGroup] = {}
         self.producers = 0
         self.hold_acks: asyncio.Event | None = None
+        self.hold_node = ""
         self.break_streams = 0
         self.refuse: Callable[[pb.PartitionBatch], pb.Error | None] = lambda batch: None
         self.requests: list[list[int]] = []
@@ -205,7 +206,7 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
             if cluster.break_streams:
                 cluster.break_streams -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the stream breaks after the append")
-            if cluster.hold_acks is not None:
+            if cluster.hold_acks is not None and cluster.hold_node in ("", self.address):
                 await cluster.hold_acks.wait()
             yield pb.ProduceResponse(results=results)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 import quorumlog
+from quorumlog.aio.cluster import Deadline
 from quorumlog.records import Offset, Record, TopicPartition
 from tests.client.fake_cluster import FakeCluster
 
@@ -306,6 +307,22 @@ def test_asyncio_reads_the_same(cluster: FakeCluster) -> None:
             async with client.consumer("orders", stop="latest") as consumer:
                 assert sum([len(records) async for records in consumer.batches()]) == 200
                 assert await consumer.poll(timeout=0) == []
+
+    asyncio.run(read())
+
+
+def test_records_whose_wait_was_interrupted_are_handed_out_by_the_next(cluster: FakeCluster) -> None:
+    fill(cluster, "orders", 1, 100)
+
+    async def read() -> None:
+        async with (
+            quorumlog.aio.connect(cluster.bootstrap) as client,
+            client.consumer("orders", stop="latest") as consumer,
+        ):
+            for _ in range(3):
+                # What a Ctrl-C leaves behind that strikes between the arrival and the iteration.
+                assert await consumer.next_records(Deadline(10.0))
+            assert [record.offset async for record in consumer] == list(range(100))
 
     asyncio.run(read())
 

@@ -83,6 +83,17 @@ def test_a_new_leader_is_followed(cluster: FakeCluster) -> None:
         assert producer.send("orders", b"2").result(10).offset == 1
 
 
+def test_a_paused_leader_is_left_once_another_one_is_elected(cluster: FakeCluster) -> None:
+    (partition,) = cluster.create("orders", 1)
+    cluster.hold_acks = asyncio.Event()
+    cluster.hold_node = cluster.addresses[0]
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+        future = producer.send("orders", b"v")
+        partition.leader, partition.leader_id, partition.leader_epoch = cluster.addresses[1], 2, 2
+        assert future.result(10).offset == 0, "the answer comes from the new leader while the old one keeps silent"
+    assert cluster.values("orders") == [b"v"]
+
+
 def test_an_unknown_topic_is_named_with_the_fix(cluster: FakeCluster) -> None:
     with (
         quorumlog.connect(cluster.bootstrap) as client,
