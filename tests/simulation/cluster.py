@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from invariants import Invariants
+from invariants import Invariants, applied_entries
 from members import Delivery, SimMember
 from nemesis import NEVER, OFTEN, Nemesis
 from producers import Sent, SimProducer
 from quorumlog.node.broker.limits import OPEN_LIMITS
 from quorumlog.node.groups.settings import GroupSettings
+from quorumlog.node.groups.state import GroupsState
+from quorumlog.node.replica.machine import CommandMachine
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
 from quorumlog.proto import client_pb2 as pb
@@ -30,7 +32,7 @@ class Swarm:
     """Which faults a seed has, and how hard; most seeds have only some (swarm testing, Groce et al. 2012)."""
 
     def __init__(self, rng: random.Random) -> None:
-        self.seconds = rng.uniform(4.0, 8.0)
+        self.seconds = rng.uniform(3.0, 6.0)
         self.tick_seconds = rng.choice([0.03, 0.05])
         self.loss = rng.choice([0.0, 0.0, 0.02, 0.1, 0.2])
         self.duplication = rng.choice([0.0, 0.05, 0.3])
@@ -129,9 +131,9 @@ class Run:
         self._sending = False
         nemesis.end()
         world.heal()
-        world.run_until(self._settled, HEALING_SECONDS, "producers and group do not settle after healing")
+        self._wait(self._settled, "producers and group do not settle after healing")
         world.run(0.5)
-        world.run_until(self._replicas_equal, HEALING_SECONDS, "replicas do not become equal")
+        self._wait(self._replicas_equal, "replicas do not become equal")
         self.invariants.check()
         self._check_end()
 
@@ -149,20 +151,25 @@ class Run:
 
     # Healing
 
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        until = self.world.clock.now() + HEALING_SECONDS
+        while not condition():
+            assert self.world.clock.now() < until, f"seed {self.seed}: {what} within {HEALING_SECONDS} s"
+            self.world.run(0.1)
+
     def _settled(self) -> bool:
         if not all(producer.settled for producer in self.producers):
             return False
         brokers = self.world.brokers()
+        if len(brokers) < len(self.world.nodes):
+            return False  # a clean stop that began before healing
         topic = brokers[1].catalogue.topic(TOPIC)
         assert topic is not None
-        committed: dict[tuple[bytes, int], int] = defaultdict(int)
-        for member in self.all_members:
-            for key, offset in member.committed.items():
-                committed[key] = max(committed[key], offset)
+        committed = committed_offsets(self.world, GROUP)
         for partition in topic.partitions:
             for broker in brokers.values():
                 replica = broker.multi.replicas.get(partition.group_id)
-                if replica is None or committed[topic.topic_id, partition.partition] < replica.high_watermark:
+                if replica is None or committed.get((topic.topic_id, partition.partition), 0) < replica.high_watermark:
                     return False
         return True
 
@@ -198,6 +205,9 @@ class Run:
         self._check_order(logs)
         self._check_deliveries(topic.topic_id, logs, starts)
         for member in self.all_members:
+            for place, offset in member.committed.items():
+                stands = committed_offsets(self.world, GROUP).get(place, 0)
+                assert stands >= offset, f"seed {self.seed}: offset {offset} of {place} was committed, {stands} stands"
             assert not member.errors, f"seed {self.seed}: member {member.number} met {member.errors}"
         self._check_calls()
 
@@ -267,6 +277,21 @@ class Run:
             assert not old, f"seed {self.seed}: node {node.node_id} never answers {len(old)} calls"
 
 
+def committed_offsets(world: World, group: str) -> dict[tuple[bytes, int], int]:
+    """What stands as committed by (topic id, partition), on the replica of `__groups` that has applied most."""
+    best: tuple[int, dict[tuple[bytes, int], int]] = 0, {}
+    for broker in world.brokers().values():
+        for replica in broker.multi.replicas.values():
+            machine = replica.machine
+            if not isinstance(machine, CommandMachine) or not isinstance(machine.state_machine, GroupsState):
+                continue
+            state = machine.state_machine.groups.get(group)
+            if state is not None and replica.raft.applied > best[0]:
+                offsets = {(key.topic_id, key.partition): committed.offset for key, committed in state.offsets.items()}
+                best = replica.raft.applied, offsets
+    return best[1]
+
+
 def create_topic(world: World, name: str, partitions: int, configs: dict[str, str] | None = None) -> bytes:
     """Create a topic of three replicas, wait until every running node knows it, and return its id."""
     request = pb.CreateTopicRequest(name=name, partitions=partitions, replicas=3, configs=configs or {})
@@ -295,14 +320,7 @@ def create_topic(world: World, name: str, partitions: int, configs: dict[str, st
 
 def records(replica: Replica) -> Iterator[Stored]:
     """The applied records that a replica's log holds."""
-    if replica.raft.applied < replica.raft.first_index:
-        return
-    entries = []
-    index = replica.raft.first_index
-    while index <= replica.raft.applied:
-        entries.extend(replica.log.entries(index, replica.raft.applied, 1 << 30))
-        index = type(index)(entries[-1].index + 1)
-    for entry in entries:
+    for entry in applied_entries(replica):
         if entry.kind is not EntryKind.RECORDS:
             continue
         header = decode_header(entry.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
@@ -11,7 +12,7 @@ from quorumlog.node.replica.partition import Trimmed
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, EntryHeader, decode_header
 from quorumlog.proto.batch import read_stored_header
-from quorumlog.raft import EntryKind, LogIndex
+from quorumlog.raft import Entry, EntryKind, LogIndex
 from world import Watcher, World
 
 
@@ -119,12 +120,21 @@ class Invariants(Watcher):
             assert len(ends) == 1, f"seed {self.world.seed}: the replicas of group {group_id} differ: {ends}"
 
 
+def applied_entries(replica: Replica) -> Iterator[Entry]:
+    """The applied entries that a replica's log still holds."""
+    index = replica.raft.first_index
+    while index <= replica.raft.applied:
+        for entry in replica.log.entries(index, replica.raft.applied, 1 << 30):
+            yield entry
+            index = LogIndex(entry.index + 1)
+
+
 def check_fold(replica: Replica) -> None:
     """The state of a partition is what a dumb replay of its log gives."""
     assert replica.partition is not None
     producers: dict[int, tuple[int, list[tuple[int, int, int]]]] = {}
     next_offset = log_start = 0
-    for entry in replica.log.entries(LogIndex(1), replica.raft.applied, 1 << 40):
+    for entry in applied_entries(replica):
         header = decode_header(entry.data)
         assert header.base_offset == next_offset, f"a gap before offset {header.base_offset}"
         if header.kind is EntryKind.RECORDS:

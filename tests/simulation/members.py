@@ -278,8 +278,6 @@ class SimMember:
             self._fetch(fetch)
         leaderless, self.core.leaderless = self.core.leaderless, set()
         self.lookup.refresh(leaderless, self.pump)
-        if self.lookup.asking:
-            self.core.leaderless |= leaderless
         self._handle()
         due = self.core.next_wakeup(now)
         if due is not None and (self._wake_at is None or due < self._wake_at):

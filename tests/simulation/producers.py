@@ -66,7 +66,8 @@ class Lookup:
 
         def answered(response: pb.MetadataResponse) -> None:
             self.failed = self.cache.update(response)
-            complete = all(self.cache.leader(topic, 0) is not None for topic in topics)
+            known = [self.cache.topics.get(topic) for topic in topics]
+            complete = all(topic is not None and None not in topic.leaders for topic in known)
             self._failures = 0 if complete else self._failures + 1
             world.after(0.0 if complete else full_jitter(self._failures, self._rng), over)
 
