@@ -10,7 +10,7 @@ FILL_RECORDS_MAX = 1_000_000
 
 
 async def consume(client: aio.Client, topic: str, settings: Settings, progress: Progress) -> Figures:
-    """Fill the topic, then read it from beginning to end, over and over for `seconds`; counted are values handed out."""
+    """Fill the topic, then read it from beginning to end, again and again for `seconds`; counts values handed out."""
     filled = await _fill(client, topic, settings, progress)
     records = passes = 0
     begin = now = monotonic()
