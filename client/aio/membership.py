@@ -125,8 +125,9 @@ class Membership:
 
     async def _read(self, call: GroupCall, address: str) -> None:
         while True:
-            # A stream may outlive its coordinator. Pings come several times per session timeout; after more than half of
-            # one without any, there is still time to come back to a new coordinator before it gives up on this member.
+            # A stream may outlive its coordinator. Pings come several times per session timeout; after more than half
+            # of one without any, there is still time to come back to a new coordinator before it gives up on this
+            # member.
             try:
                 response = await asyncio.wait_for(call.read(), self._member.session_timeout * SILENCE_SHARE)
             except TimeoutError:

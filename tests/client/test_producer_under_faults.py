@@ -22,6 +22,8 @@ from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import make_error
 from tests.client.model_log import ModelPartition
 
+# Sequences that five batches in flight cannot span.
+FAR = 60
 NODES = ("node-1:7070", "node-2:7070", "node-3:7070")
 
 
@@ -41,6 +43,7 @@ class Harness:
         self.sent: list[tuple[int, bytes, SendFuture]] = []
         self.healed = False
         self.timer_at = 0.0
+        self.on_the_way = [0, 0]
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
         heapq.heappush(self.events, (self.now + delay, next(self.ticket), action))
@@ -76,6 +79,7 @@ class Harness:
 
         def carry(attempt: Attempt, batch: pb.RecordBatch, number: int) -> None:
             def arrive() -> None:
+                self.on_the_way[attempt.sender.partition] -= 1
                 error, offset = self.serve(address, attempt.sender.partition, batch, number)
                 if not lost_on_the_way_back:
                     back = self.rng.uniform(0.001, 0.02)
@@ -85,6 +89,7 @@ class Harness:
             if self.loss * 0.8 < fate < self.loss:
                 delay += self.rng.uniform(0, 3.0)  # it may also arrive long after its stream was given up
             if not lost_on_the_way:
+                self.on_the_way[attempt.sender.partition] += 1
                 self.at(delay, arrive)
             if lost_on_the_way_back:
                 self.at(0.2, lambda: settle(attempt, lambda: self.core.lost(attempt, cause, self.now)))
@@ -102,7 +107,8 @@ class Harness:
         if not self.healed and self.rng.random() < 0.02:
             # Appended to a tail that is cut off by the next leader.
             return make_error(pb.NOT_LEADER, "deposed", outcome=pb.OUTCOME_UNKNOWN), -1
-        if not self.healed and self.rng.random() < 0.01:
+        if batch.base_sequence > FAR and self.on_the_way[number] == 0 and self.rng.random() < 0.05 and not self.healed:
+            # A log forgets a producer long after its last request has arrived, and never one whose first is unsettled.
             partition.producers.clear()
         error, offset, _ = partition.produce(batch, attempt)
         if error is None and not self.healed and self.rng.random() < 0.05:
@@ -171,7 +177,7 @@ def check(harness: Harness) -> None:
 @pytest.mark.parametrize("block", range(6))
 def test_nothing_acknowledged_is_lost_or_doubled(block: int) -> None:
     acknowledged = failed = 0
-    for seed in range(block * 20, block * 20 + 20):
+    for seed in range(block * 12, block * 12 + 12):
         print(f"seed {seed}")
         rng = random.Random(seed)
         harness = Harness(seed, delivery_timeout=rng.choice([0.4, 1.5, 30.0]), loss=rng.choice([0.0, 0.1, 0.3]))
