@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from quorumlog.node.clock import Clock, SystemClock
+from quorumlog.node.config import load_config, split_address
 from quorumlog.node.errors import NodeError
 from quorumlog.node.pidfile import serving_pid
 from quorumlog.node.rpc.probe import found_cluster, is_serving
 from quorumlog.proto import client_pb2
 
+CLIENT_PORT: Final = 7070
 PEER_PORT_DISTANCE: Final = 100
 READY_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
@@ -81,15 +83,15 @@ class _DevNode:
 class DevCluster:
     """Starts nodes, founds a cluster from them the first time, and watches over them until it is interrupted."""
 
-    def __init__(self, nodes: int, port: int, data: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(self, nodes: int, port: int | None, data: Path | None, say: Callable[[str], None]) -> None:
         self._say = say
         self._clock: Clock = SystemClock()
         self._temporary = data is None
+        self._ready = False
         self._data = Path(tempfile.mkdtemp(prefix="quorumlog-dev-")) if data is None else data.resolve()
-        ports = _ports(nodes, port)
-        self._nodes = [
-            _DevNode(number, self._data / f"node-{number}", *ports[number - 1]) for number in range(1, nodes + 1)
-        ]
+        folders = [self._data / f"node-{number}" for number in range(1, nodes + 1)]
+        ports = _kept_ports(self._data, folders, port) or _ports(nodes, CLIENT_PORT if port is None else port)
+        self._nodes = [_DevNode(number, folders[number - 1], *ports[number - 1]) for number in range(1, nodes + 1)]
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM. Raises DevFailed when the cluster does not come up."""
@@ -101,18 +103,21 @@ class DevCluster:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopping.set)
         try:
-            known = [node for node in self._nodes if node.config.exists()]
-            if known and len(known) != len(self._nodes):
-                raise DevFailed(
-                    f"{self._data} holds {len(known)} nodes, --nodes says {len(self._nodes)}: a cluster keeps the "
-                    "nodes it was founded with; use the same number, or another --data"
-                )
             for node in self._nodes:
-                node.write_config()
+                pid = serving_pid(node.folder)
+                if pid is not None:
+                    raise DevFailed(
+                        f"node {node.node_id} in {node.folder} is in use by process {pid}: stop the program that "
+                        "started it, or use another --data"
+                    )
+            for node in self._nodes:
+                if not node.config.exists():  # otherwise it is the operator's, with what was changed in it
+                    node.write_config()
                 node.start()
                 assert node.process is not None
                 self._say(f"node {node.node_id} pid {node.process.pid} {node.client_address}")
             if await self._until_ready(stopping):
+                self._ready = True
                 self._say(f"ready {','.join(node.client_address for node in self._nodes)}")
                 await self._watch(stopping)
         finally:
@@ -129,7 +134,10 @@ class DevCluster:
             for node in self._nodes:
                 status = node.exit_status()
                 if status is not None:
-                    raise DevFailed(f"node {node.node_id} ended ({status}): {node.last_words()}")
+                    raise DevFailed(
+                        f"node {node.node_id} ended ({status}): {node.last_words()}; other ports are chosen with "
+                        f"--port, another folder with --data; its log is {node.log}"
+                    )
             if not founded:
                 founded = await found_cluster(addresses[0], members)
             elif await is_serving(addresses):
@@ -158,7 +166,8 @@ class DevCluster:
         pids = {}
         for node in self._nodes:
             pid = node.process.pid if node.process is not None and node.process.poll() is None else None
-            pid = pid or serving_pid(node.folder)
+            if pid is None and self._ready:
+                pid = serving_pid(node.folder)
             if pid is not None:
                 pids[node.node_id] = pid
                 _signal(pid, signal.SIGTERM)
@@ -186,6 +195,32 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _kept_ports(data: Path, folders: list[Path], port: int | None) -> list[tuple[int, int]] | None:
+    """The ports of a cluster that is there already: its nodes know each other by them. None when there is none.
+
+    Raises DevFailed when it has another number of nodes, or other ports than `port` asks for.
+    """
+    count = len(list(data.glob("node-*/node.toml")))
+    if count == 0:
+        return None
+    if count != len(folders):
+        raise DevFailed(
+            f"{data} holds {count} nodes, --nodes says {len(folders)}: a cluster keeps the nodes it was founded with; "
+            "use the same number, or another --data"
+        )
+    ports = []
+    for folder in folders:
+        config = load_config(folder / "node.toml")
+        client = split_address(config.client_address, "client_address")[1]
+        ports.append((client, split_address(config.peer_address, "peer_address")[1]))
+    if port and port != ports[0][0]:
+        raise DevFailed(
+            f"the nodes in {data} listen from port {ports[0][0]} on and know each other there, --port says {port}: "
+            "leave --port out, or use another --data"
+        )
+    return ports
 
 
 def _ports(nodes: int, port: int) -> list[tuple[int, int]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-PID_NAME = "node.pid"
+LOCK_NAME: Final = "lock"
+"""The file that the storage of a node locks while it has the folder open."""
+
+PID_NAME: Final = "node.pid"
 
 
 @contextmanager
@@ -23,10 +28,20 @@ def pid_file(data: Path) -> Iterator[None]:
 
 
 def serving_pid(data: Path) -> int | None:
-    """The process that serves the folder, None when there is none: the file may be of a process that was killed."""
+    """The process that serves the folder; None when there is none.
+
+    The file alone proves nothing: its process may have been killed, and another one may have its number by now. So the
+    lock that a node holds on its folder is looked at as well.
+    """
     try:
         pid = int((data / PID_NAME).read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        descriptor = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
-    return pid if b"quorumlog" in command and b"node" in command else None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid
+    finally:
+        os.close(descriptor)
+    return None

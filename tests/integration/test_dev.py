@@ -149,8 +149,10 @@ def test_dev_starts_again_from_its_data(make_dev: MakeDev, tmp_path: Path) -> No
     first = make_dev("--port", 0, "--data", tmp_path / "data")
     before = status(first.until_ready().split(",")[0])
     assert first.interrupt() == 0
-    second = make_dev("--port", 0, "--data", tmp_path / "data")
+    second = make_dev("--data", tmp_path / "data")
     after = status(second.until_ready().split(",")[0])
+    assert second.nodes.keys() == first.nodes.keys()
+    assert [address for _, address in second.nodes.values()] == [address for _, address in first.nodes.values()]
     assert before is not None
     assert after is not None
     assert before.cluster_id == after.cluster_id, "founded once"
@@ -203,6 +205,19 @@ def test_dev_with_another_number_of_nodes_than_its_data(make_dev: MakeDev, tmp_p
         _, errors = second.process.communicate(timeout=60)
         assert second.process.returncode == 1
         assert f"holds 1 nodes, --nodes says {nodes}" in errors
+
+
+def test_dev_on_other_ports_than_its_data(make_dev: MakeDev, tmp_path: Path) -> None:
+    port, other = ports_in_a_row(), ports_in_a_row()
+    first = make_dev("--port", port, "--nodes", 1, "--data", tmp_path / "data")
+    first.until_ready(1)
+    assert first.interrupt() == 0
+    second = make_dev("--port", other, "--nodes", 1, "--data", tmp_path / "data")
+    _, errors = second.process.communicate(timeout=60)
+    assert second.process.returncode == 1
+    assert f"from port {port} on" in errors
+    assert f"--port says {other}" in errors
+    assert "leave --port out" in errors
 
 
 @pytest.mark.parametrize(("option", "value"), [("--nodes", 0), ("--nodes", 12), ("--port", 70000)])
