@@ -1,0 +1,119 @@
+"""Topics, groups and the cluster without asyncio: the same verbs, run in the client's background thread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from quorumlog.aio.admin import DEFAULT_TIMEOUT, ClusterAdmin, Topics
+from quorumlog.aio.groups import Groups
+from quorumlog.descriptions import ClusterStatus, GroupDescription, GroupSummary, TopicDescription
+from quorumlog.durations import Timeout, When
+from quorumlog.portal import Portal
+
+
+class TopicsFace:
+    """Topics of the cluster; `client.topics`; see `quorumlog.aio`."""
+
+    def __init__(self, portal: Portal, topics: Topics) -> None:
+        self._portal = portal
+        self._topics = topics
+
+    def create(
+        self,
+        name: str,
+        *,
+        partitions: int | None = None,
+        replicas: int | None = None,
+        configs: Mapping[str, str] | None = None,
+        if_not_exists: bool = False,
+        validate_only: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> TopicDescription:
+        """Create a topic and return it, once its partitions have leaders."""
+        return self._portal.call(
+            self._topics.create(
+                name,
+                partitions=partitions,
+                replicas=replicas,
+                configs=configs,
+                if_not_exists=if_not_exists,
+                validate_only=validate_only,
+                timeout=timeout,
+            )
+        )
+
+    def list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> "list[TopicDescription]":
+        """Return every topic but the internal ones, by name."""
+        return self._portal.call(self._topics.list(timeout=timeout))
+
+    def describe(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> TopicDescription:
+        """Return one topic with every configuration there is."""
+        return self._portal.call(self._topics.describe(name, timeout=timeout))
+
+    def alter(
+        self,
+        name: str,
+        *,
+        set: Mapping[str, str] | None = None,  # noqa: A002 - the command line's word
+        reset: Sequence[str] = (),
+        validate_only: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> TopicDescription:
+        """Change configurations: `set` some, `reset` others to their defaults."""
+        return self._portal.call(
+            self._topics.alter(name, set=set, reset=reset, validate_only=validate_only, timeout=timeout)
+        )
+
+    def delete(self, name: str, *, if_exists: bool = False, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Delete a topic and its records, for good."""
+        self._portal.call(self._topics.delete(name, if_exists=if_exists, timeout=timeout))
+
+
+class GroupsFace:
+    """Consumer groups; `client.groups`; see `quorumlog.aio`."""
+
+    def __init__(self, portal: Portal, groups: Groups) -> None:
+        self._portal = portal
+        self._groups = groups
+
+    def list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> "list[GroupSummary]":
+        """Return every group, by name."""
+        return self._portal.call(self._groups.list(timeout=timeout))
+
+    def describe(self, group: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> GroupDescription:
+        """Return a group's members, committed offsets and lag."""
+        return self._portal.call(self._groups.describe(group, timeout=timeout))
+
+    def reset(
+        self,
+        group: str,
+        topic: str,
+        *,
+        to: Literal["earliest", "latest"] | When | Mapping[int, int],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> dict[int, int]:
+        """Set a group's offsets in a topic, and return them per partition. Only while the group has no members."""
+        return self._portal.call(self._groups.reset(group, topic, to=to, timeout=timeout))
+
+    def delete(self, group: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Delete a group and its committed offsets. Only while it has no members."""
+        self._portal.call(self._groups.delete(group, timeout=timeout))
+
+
+class ClusterFace:
+    """The cluster as a whole; `client.cluster`; see `quorumlog.aio`."""
+
+    def __init__(self, portal: Portal, cluster: ClusterAdmin) -> None:
+        self._portal = portal
+        self._cluster = cluster
+
+    def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> ClusterStatus:
+        """Ask every node how it is."""
+        return self._portal.call(self._cluster.status(timeout=timeout))
+
+    def init(self, nodes: Mapping[int, str], *, cluster_id: bytes = b"", timeout: Timeout = DEFAULT_TIMEOUT) -> bytes:
+        """Found a cluster, once, from nodes that wait, and return its id."""
+        return self._portal.call(self._cluster.init(nodes, cluster_id=cluster_id, timeout=timeout))
+
+    def transfer(self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Let another replica lead a partition."""
+        self._portal.call(self._cluster.transfer(topic, partition, to_node_id, timeout=timeout))
