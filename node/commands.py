@@ -31,7 +31,7 @@ def dev(parser: argparse.ArgumentParser) -> None:
     """A local cluster in the foreground, each node a process of its own."""
     parser.add_argument("--nodes", type=int, default=3, help="how many (default 3)")
     parser.add_argument(
-        "--port", type=int, default=7070, help="client port of the first node, 0 for free ones (default 7070)"
+        "--port", type=int, help="client port of the first node, 0 for free ones (default 7070, or as DATA has it)"
     )
     parser.add_argument("--data", type=Path, help="folder to keep; without it a temporary one is used and removed")
     parser.set_defaults(run=run_dev)
@@ -89,7 +89,7 @@ def run_dev(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.nodes <= 9:
         print(f"quorumlog dev: --nodes {arguments.nodes} is not between 1 and 9", file=sys.stderr)
         return 2
-    if not 0 <= arguments.port <= 65_000:
+    if arguments.port is not None and not 0 <= arguments.port <= 65_000:
         print(f"quorumlog dev: --port {arguments.port} is not between 0 and 65000", file=sys.stderr)
         return 2
     try:
