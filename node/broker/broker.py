@@ -129,6 +129,7 @@ class Broker:
             leader_of=self.directory.leader_of,
             send_forward=self._send_forward,
             send_result=self._send_result,
+            first_correlation_id=rng.getrandbits(48) << 15,
         )
         self.hosting = Hosting(
             opened=opened,

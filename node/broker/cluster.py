@@ -42,7 +42,12 @@ class _Forward:
 
 
 class ClusterGroup:
-    """Proposes to `__cluster`, here or through its leader, and waits for this node's catalogue to catch up."""
+    """Proposes to `__cluster`, here or through its leader, and waits for this node's catalogue to catch up.
+
+    Args:
+        first_correlation_id: drawn at each start, so that a late answer to a question of the process before is not
+            taken for an answer to one of this process.
+    """
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class ClusterGroup:
         leader_of: Callable[[int], client_pb2.Leader | None],
         send_forward: Callable[[int, peer_pb2.Forwarded], None],
         send_result: Callable[[int, peer_pb2.ForwardedResult], None],
+        first_correlation_id: int,
     ) -> None:
         self._catalogue = catalogue
         self._multi = multi
@@ -63,7 +69,7 @@ class ClusterGroup:
         self._send_forward = send_forward
         self._send_result = send_result
         self._forwards: dict[int, _Forward] = {}
-        self._next_correlation_id = 1
+        self._next_correlation_id = first_correlation_id
         self._barriers: list[tuple[int, Callable[[], None]]] = []
 
     @property

@@ -102,7 +102,8 @@ class Hosting:
         """Make this node's replica of `__cluster`, once, as the founding record says."""
         if CLUSTER_GROUP_ID in self._multi.replicas:
             return
-        lost = self._opened.repair_id != bytes(16)
+        # Whoever has borne other groups has had this one: its rows are lost, and with them what it promised.
+        lost = self._opened.repair_id != bytes(16) or self._born_upto > 0
         descriptor = internal_pb2.ReplicaDescriptor(
             group_id=CLUSTER_GROUP_ID,
             topic=CLUSTER_TOPIC,

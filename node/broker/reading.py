@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from quorumlog.node.broker.directory import Directory, Found
@@ -76,7 +77,16 @@ class PartitionReader:
         if replica.stopped is not None:
             done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, replica.stopped)))
             return
-        if not self._in_bounds(found, replica, wanted, done):
+        if not self._in_bounds(replica, wanted):
+            again = partial(
+                self.read,
+                wanted,
+                size_bytes_max=size_bytes_max,
+                any_replica=any_replica,
+                fetch_format=fetch_format,
+                done=done,
+            )
+            self._answer_outside(found, replica, wanted, done, again)
             return
         limit = min(size_bytes_max, wanted.max_bytes or size_bytes_max, READ_SIZE_BYTES_MAX)
         high_watermark = replica.high_watermark
@@ -110,41 +120,72 @@ class PartitionReader:
 
         self._cold.submit(plan, on_read)
 
-    def _in_bounds(self, found: Found, replica: Replica, wanted: client_pb2.FetchPartition, done: Done) -> bool:
-        """Whether the offset may be read or awaited now; otherwise `done` gets, perhaps later, the reason."""
+    def _in_bounds(self, replica: Replica, wanted: client_pb2.FetchPartition) -> bool:
+        """Whether the offset may be read or awaited now."""
+        partition = replica.partition
+        assert partition is not None
+        return (
+            partition.log_start_offset <= wanted.offset <= replica.high_watermark
+            and _divergence(replica, wanted) is None
+        )
+
+    def _answer_outside(
+        self,
+        found: Found,
+        replica: Replica,
+        wanted: client_pb2.FetchPartition,
+        done: Done,
+        again: Callable[[], None],
+    ) -> None:
+        """Say why the offset cannot be read. What speaks against the reader is said only where it is certain: by what
+        is
+        committed here, or by a leader that has proved to be one just now.
+        """
         partition = replica.partition
         assert partition is not None
         if partition.log_start_offset <= wanted.offset:
             # Whether the logs part is asked before whether there is more: after a divergence a larger offset is no
             # news.
-            if wanted.HasField("last_leader_epoch"):
-                diverged = _divergence(found, replica, wanted)
-                if diverged is not None:
-                    done(_failed(wanted, diverged))
-                    return False
-            if wanted.offset <= replica.high_watermark:
-                return True
-        if not replica.leads:
-            behind = make_error(
-                client_pb2.NOT_YET_AVAILABLE,
-                f"offset {wanted.offset} is outside of what this replica of {found.topic.name!r} partition "
-                f"{wanted.partition} has ({partition.log_start_offset} to {replica.high_watermark})",
-            )
-            done(_failed(wanted, behind))
-            return False
-        self._confirm_range(found, replica, wanted, done)
-        return False
+            certain = _divergence(replica, wanted, committed_only=True)
+            if certain is not None:
+                done(_failed(wanted, certain))
+                return
+        if replica.leads:
+            self._confirm_range(found, replica, wanted, done, again)
+            return
+        behind = make_error(
+            client_pb2.NOT_YET_AVAILABLE,
+            f"offset {wanted.offset} is outside of what this replica of {found.topic.name!r} partition "
+            f"{wanted.partition} has ({partition.log_start_offset} to {replica.high_watermark})",
+        )
+        done(_failed(wanted, behind))
 
-    def _confirm_range(self, found: Found, replica: Replica, wanted: client_pb2.FetchPartition, done: Done) -> None:
-        """OUT_OF_RANGE is said only by a leader that has proved to be one just now."""
+    def _confirm_range(
+        self,
+        found: Found,
+        replica: Replica,
+        wanted: client_pb2.FetchPartition,
+        done: Done,
+        again: Callable[[], None],
+    ) -> None:
+        """OUT_OF_RANGE and what only the open end of a log contradicts are said by a leader that has proved to be one
+        just now, and has applied everything that was committed before.
+        """
 
         def on_confirmed(leads: bool) -> None:
             partition = replica.partition
             assert partition is not None
             if not leads:
                 done(_failed(wanted, self._directory.not_leader(found)))
-            elif partition.log_start_offset <= wanted.offset <= replica.high_watermark:
-                done(_answer(found, replica, (), client_pb2.BATCHES))
+                return
+            if partition.log_start_offset <= wanted.offset:
+                diverged = _divergence(replica, wanted)
+                if diverged is not None:
+                    done(_failed(wanted, diverged))
+                    return
+            if partition.log_start_offset <= wanted.offset <= replica.high_watermark:
+                # It came into range while the proof was under way: what it wants may be there already.
+                again()
             elif partition.log_start_offset <= wanted.offset <= replica.log_end_offset:
                 uncommitted = f"offset {wanted.offset} is appended but not committed yet"
                 done(_failed(wanted, make_error(client_pb2.NOT_YET_AVAILABLE, uncommitted)))
@@ -159,26 +200,27 @@ class PartitionReader:
         self._directory.touch(replica)
 
 
-def _divergence(found: Found, replica: Replica, wanted: client_pb2.FetchPartition) -> client_pb2.Error | None:
+def _divergence(
+    replica: Replica, wanted: client_pb2.FetchPartition, *, committed_only: bool = False
+) -> client_pb2.Error | None:
     """DIVERGED where the log contradicts what the reader has read: the highest epoch known at or below the reader's
-    ends
-    before the reader's position. An epoch that is still open contradicts nothing, except on its own leader.
+    ends before the reader's position.
+
+    With `committed_only` the end of that epoch must be committed here. Otherwise it may be the end of a log that is
+    merely behind, or of a tail that will be replaced: a deposed leader and a follower have both.
     """
-    if wanted.offset == 0:
+    if wanted.offset == 0 or not wanted.HasField("last_leader_epoch"):
         return None
     known = replica.log.epoch_end_offset(wanted.last_leader_epoch)
     if known is None:
         return None
     epoch, end_offset = known
-    if end_offset >= wanted.offset:
-        return None
-    if not replica.leads and (end_offset >= replica.log.log_end_offset or end_offset > replica.high_watermark):
+    if end_offset >= wanted.offset or (committed_only and end_offset >= replica.high_watermark):
         return None
     return make_error(
         client_pb2.DIVERGED,
-        f"a record of leader epoch {wanted.last_leader_epoch} before offset {wanted.offset} of topic "
-        f"{found.topic.name!r} partition {wanted.partition} was read, but here epoch {epoch} ends at offset "
-        f"{end_offset}",
+        f"a record of leader epoch {wanted.last_leader_epoch} before offset {wanted.offset} was read, but here epoch "
+        f"{epoch} ends at offset {end_offset}",
         end_offset=end_offset,
         leader_epoch=epoch,
     )

@@ -156,6 +156,8 @@ class MultiRaft:
 
     def _after_write(self, replica: Replica, ready: Ready) -> None:
         group_id = replica.group_id
+        if self.replicas.get(group_id) is not replica:
+            return  # removed by what another group has applied in this very turn: it says and writes nothing more
         for message in ready.messages:
             self._send(group_id, message)
         if ready.must_sync or (ready.messages_after_sync and self._unsynced_groups.get(group_id)):

@@ -399,7 +399,8 @@ class Replica:
                 reply(LOST)
         if self.stopped is not None:
             reads, self._reads = self._reads, {}
-            for read in reads.values():
+            confirmed, self._confirmed = self._confirmed, deque()
+            for read in (*reads.values(), *(read for _, read in confirmed)):
                 read(False)
 
     def _tail(self) -> list[Entry]:
