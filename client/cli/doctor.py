@@ -52,7 +52,7 @@ def report_json(found: Examination, diagnoses: Sequence[Diagnosis]) -> dict[str,
         "healthy": not any(diagnosis.severity == "PROBLEM" for diagnosis in diagnoses),
         "nodes": [
             {"address": address, "node_id": answer.node_id, "state": answer.state, "version": answer.version}
-            for address, answer in sorted(found.answers.items())
+            for address, answer in sorted(found.answers.items(), key=lambda entry: (entry[1].node_id, entry[0]))
         ],
         "unreachable": sorted(found.failures),
         "findings": [

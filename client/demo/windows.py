@@ -43,7 +43,7 @@ class Windows:
         usage.samples += 1
 
     def closed(self) -> dict[int, Usage]:
-        """Return the newest window that is over, by pid (empty: there is none), and forget those before the late ones."""
+        """Return the newest window that is over, by pid; empty if there is none. Those before the late ones go."""
         numbers = sorted(self._windows)
         for old in numbers[: -1 - LATE_WINDOWS]:
             del self._windows[old]
