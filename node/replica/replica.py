@@ -94,7 +94,7 @@ class Replica:
         hard_state: term and vote, merged from the votes file and the database.
         counting: False when this replica may have forgotten what it promised (REPAIR).
         on_applied: called with (replica, header, value) for every applied entry, before its proposer is answered.
-        on_role: called when this replica begins or ends to lead; `ready_to_lead` tells which.
+        on_role: called when this replica begins or ends to lead; `leads` tells which.
     """
 
     def __init__(
@@ -298,10 +298,11 @@ class Replica:
     # ------------------------------------------------------------------------------------------------------- a turn
 
     def collect(self, batch: WriteBatch, votes: list[VoteRecord]) -> Ready | None:
-        """Put what is to be written into `batch` and `votes`. None when the core has nothing to do."""
+        """Put what is to be written into `batch` and `votes`. None when there is nothing to do, nor to apply."""
         if self._bytes_since_fold >= max(FOLD_SIZE_BYTES_MIN, FOLD_AMPLIFICATION_MIN * self._fold_size_bytes):
             self._fold(batch)
-        if self.stopped is not None or not self.raft.has_ready():
+        backlog = self.raft.applied < self.raft.commit_index
+        if self.stopped is not None or not (self.raft.has_ready() or backlog):
             return None
         self._notice_role()
         ready = self.raft.ready()
@@ -368,8 +369,8 @@ class Replica:
     # ------------------------------------------------------------------------------------------------- leadership
 
     def _notice_role(self) -> None:
-        """Begin or end to lead, as the core has decided meanwhile."""
-        leads_term = self.raft.term if self.raft.is_leader else Term(0)
+        """Begin or end to lead, as the core has decided meanwhile; a stopped replica leads no more."""
+        leads_term = self.raft.term if self.raft.is_leader and self.stopped is None else Term(0)
         if leads_term == self._leads_term:
             return
         if self._leads_term != 0:
