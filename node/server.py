@@ -199,6 +199,11 @@ class NodeServer:
         """Found a cluster from the nodes at the peer addresses named, this one among them."""
         if self._opened is None or self._broker is not None:
             return self._already_founded()
+        named = [node.node_id for node in request.nodes]
+        if self.node_id not in named or len(set(named)) < len(named):
+            message = f"node {self.node_id} is asked to found a cluster of the nodes {named}"
+            hint = "name every node once, the one that is asked among them"
+            return client_pb2.InitClusterResponse(error=make_error(client_pb2.INVALID_REQUEST, message, hint=hint))
         peers = {node.node_id: node.address for node in request.nodes if node.node_id != self.node_id}
         answers = await identify_all(peers)
         if isinstance(answers, client_pb2.Error):

@@ -299,7 +299,9 @@ class LocalCluster:
 
         return eventually(f"{topic}[{partition}] has a leader", look)
 
-    def create_topic(self, name: str, partitions: int = 1, replicas: int = 0, **configs: str) -> bytes:
+    def create_topic(
+        self, name: str, partitions: int = 1, replicas: int = 0, configs: dict[str, str] | None = None
+    ) -> bytes:
         """Make a topic through the leader of `__cluster`, wait for its leaders, and return its id."""
         request = pb.CreateTopicRequest(
             name=name, partitions=partitions, replicas=replicas or len(self.nodes), configs=configs

@@ -21,8 +21,14 @@ def test_foreign_client_does_it_all_with_generated_code(shared: LocalCluster, tm
     arguments = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
     assert protoc.main([*arguments, str(tmp_path / "foreign/client.proto")]) == 0
 
-    program = [sys.executable, Path(__file__).with_name("foreign_client.py"), shared.nodes[0].client_address, tmp_path]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=100, check=False)
+    program = Path(__file__).with_name("foreign_client.py")
+    done = subprocess.run(
+        [sys.executable, program, shared.nodes[0].client_address, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
 

@@ -1,9 +1,12 @@
 """Garbage on the ports: a node drops it and lives on, for clients and for its peers."""
 
+from __future__ import annotations
+
 import contextlib
 import random
 import socket
 import struct
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -17,6 +20,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 HUGE_FRAME = struct.pack(">I", 0x7FFFFF)[1:] + b"\x00\x00\x00\x00\x00\x01"
 SEED = 20
+
+RawCall: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
+RawStream: TypeAlias = "grpc.StreamStreamMultiCallable[bytes, peer_pb2.HelloAnswer]"
 
 
 def garbage(kind: str) -> list[bytes]:
@@ -74,7 +80,7 @@ def test_message_that_is_no_message_of_ours(shared: LocalCluster, topic: str) ->
         (node.peer_address, "/quorumlog.peer.v1.Peer/Found"),
     ):
         with grpc.insecure_channel(target) as channel:
-            call = channel.unary_unary(method)
+            call: RawCall = channel.unary_unary(method)
             with pytest.raises(grpc.RpcError):
                 call(b"\xff" + rng.randbytes(1000), timeout=10.0)
     serves(shared, topic, node)
@@ -87,9 +93,10 @@ def test_message_larger_than_any_allowed(shared: LocalCluster, topic: str) -> No
         (node.peer_address, "/quorumlog.peer.v1.Peer/Found"),
     ):
         with grpc.insecure_channel(target, options=(("grpc.max_send_message_length", -1),)) as channel:
+            large: RawCall = channel.unary_unary(method)
             with pytest.raises(grpc.RpcError) as refused:
-                channel.unary_unary(method)(bytes(40 << 20), timeout=20.0)
-            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined] # it has ended
+                large(bytes(40 << 20), timeout=20.0)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     serves(shared, topic, node)
 
 
@@ -134,7 +141,7 @@ def test_peer_stream_that_does_not_begin_with_hello(shared: LocalCluster, topic:
     with grpc.insecure_channel(shared.node(1).peer_address) as channel:
         with pytest.raises(grpc.RpcError) as refused:
             list(PeerStub(channel).Stream(iter([peer_pb2.Frame()]), timeout=10.0))
-        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined] # it has ended
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "hello" in str(refused.value)
     serves(shared, topic, shared.node(1))
 
@@ -143,7 +150,7 @@ def test_peer_that_turns_to_garbage_after_its_hello(shared: LocalCluster, topic:
     """A welcomed peer whose frames make no sense is dropped; the real one comes back."""
     rng = random.Random(SEED)
     with grpc.insecure_channel(shared.node(1).peer_address) as channel:
-        call = channel.stream_stream(
+        call: RawStream = channel.stream_stream(
             "/quorumlog.peer.v1.Peer/Stream", response_deserializer=peer_pb2.HelloAnswer.FromString
         )
         first = peer_pb2.Frame(hello=hello(shared)).SerializeToString()
