@@ -126,7 +126,7 @@ class PartitionReader:
         assert partition is not None
         return (
             partition.log_start_offset <= wanted.offset <= replica.high_watermark
-            and _divergence(found, replica, wanted) is None
+            and _divergence(replica, wanted) is None
         )
 
     def _answer_outside(
@@ -146,7 +146,7 @@ class PartitionReader:
         if partition.log_start_offset <= wanted.offset:
             # Whether the logs part is asked before whether there is more: after a divergence a larger offset is no
             # news.
-            certain = _divergence(found, replica, wanted, committed_only=True)
+            certain = _divergence(replica, wanted, committed_only=True)
             if certain is not None:
                 done(_failed(wanted, certain))
                 return
@@ -179,7 +179,7 @@ class PartitionReader:
                 done(_failed(wanted, self._directory.not_leader(found)))
                 return
             if partition.log_start_offset <= wanted.offset:
-                diverged = _divergence(found, replica, wanted)
+                diverged = _divergence(replica, wanted)
                 if diverged is not None:
                     done(_failed(wanted, diverged))
                     return
@@ -201,7 +201,7 @@ class PartitionReader:
 
 
 def _divergence(
-    found: Found, replica: Replica, wanted: client_pb2.FetchPartition, *, committed_only: bool = False
+    replica: Replica, wanted: client_pb2.FetchPartition, *, committed_only: bool = False
 ) -> client_pb2.Error | None:
     """DIVERGED where the log contradicts what the reader has read: the highest epoch known at or below the reader's
     ends before the reader's position.
@@ -220,7 +220,7 @@ def _divergence(
     return make_error(
         client_pb2.DIVERGED,
         f"a record of leader epoch {wanted.last_leader_epoch} before offset {wanted.offset} of topic "
-        f"{found.topic.name!r} partition {wanted.partition} was read, but here epoch {epoch} ends at offset "
+        f"{replica.descriptor.topic!r} partition {wanted.partition} was read, but here epoch {epoch} ends at offset "
         f"{end_offset}",
         end_offset=end_offset,
         leader_epoch=epoch,
