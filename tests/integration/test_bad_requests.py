@@ -200,7 +200,7 @@ def test_future_field_in_a_unary_request(leader: NodeProcess) -> None:
         (leader.admin.InitCluster, pb.InitClusterRequest()),
         (leader.groups.CommitOffsets, pb.CommitOffsetsRequest(group="x")),
     ):
-        error = error_of(partial(call, with_future_field(request), timeout=10.0))  # type: ignore[arg-type] # calls of several kinds
+        error = error_of(partial(call, with_future_field(request), timeout=10.0))
         says(error, pb.UNSUPPORTED_VERSION, type(request).__name__, "upgrade the node")
 
 
