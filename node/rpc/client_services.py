@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.groups import MemberStream
+from quorumlog.node.broker.subscribe import Subscription
 from quorumlog.node.rpc.answers import Context, fail, unknown_fields, unknown_produce_fields
 from quorumlog.proto import client_pb2
 from quorumlog.proto.client_pb2_grpc import AdminServicer, GroupsServicer, LogServicer
@@ -21,7 +22,7 @@ PRODUCE_IN_FLIGHT_MAX: Final = 4096
 """Batches of one stream without their result yet; beyond it the stream is not read, and gRPC holds the client back."""
 
 STREAM_QUEUE_MAX: Final = 4096
-"""Answers of one stream waiting to be written."""
+"""Answers of one stream waiting to be written; beyond it the stream is not read."""
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -96,12 +97,14 @@ class _Outgoing:
     def __init__(self) -> None:
         self._queue: deque[Any] = deque()
         self._filled = asyncio.Event()
+        self._changed = asyncio.Event()
         self.closing = False
 
     def put(self, item: object) -> None:
         if not self._queue:
             self._filled.set()
         self._queue.append(item)
+        self._changed.set()
 
     def close(self) -> None:
         self.closing = True
@@ -115,7 +118,13 @@ class _Outgoing:
         while not self._queue and not self.closing:
             self._filled.clear()
             await self._filled.wait()
+        self._changed.set()
         return [self._queue.popleft() for _ in range(min(len(self._queue), count_max))]
+
+    async def changed(self) -> None:
+        """Wait until something is put or taken; for whoever reads no further while too much waits here."""
+        self._changed.clear()
+        await self._changed.wait()
 
 
 class LogService(_Service, LogServicer):
@@ -155,13 +164,10 @@ class LogService(_Service, LogServicer):
         outgoing = _Outgoing()
         writer = asyncio.create_task(_write_results(context, outgoing))
         in_flight = 0
-        room = asyncio.Event()
-        room.set()
 
         def on_result(result: client_pb2.ProduceResult) -> None:
             nonlocal in_flight
             in_flight -= 1
-            room.set()
             outgoing.put(result)
 
         try:
@@ -182,11 +188,9 @@ class LogService(_Service, LogServicer):
                         )
                 self._host.wake()
                 while in_flight > PRODUCE_IN_FLIGHT_MAX or len(outgoing) > STREAM_QUEUE_MAX:
-                    room.clear()
-                    await room.wait()
+                    await outgoing.changed()
             while in_flight:
-                room.clear()
-                await room.wait()
+                await outgoing.changed()
             outgoing.close()
             await writer
         finally:
@@ -224,18 +228,16 @@ class LogService(_Service, LogServicer):
         """A stream of records under byte credit."""
         broker = await self._broker(context)
         outgoing = _Outgoing()
-        writer = asyncio.create_task(_write_each(context, outgoing))
         first = await context.read()
         if not isinstance(first, client_pb2.SubscribeRequest):
-            writer.cancel()
             return
         strange = unknown_fields(first)
-        if strange is None:
-            subscription = broker.subscribing.open(first, outgoing.put)
-        else:
-            subscription = None
-            outgoing.put(client_pb2.FetchResponse(error=strange))
+        if strange is not None:
+            await context.write(client_pb2.FetchResponse(error=strange))
+            return
+        subscription = broker.subscribing.open(first, outgoing.put)
         self._host.wake()
+        writer = asyncio.create_task(self._write_pushed(context, outgoing, subscription))
         try:
             while subscription is not None:
                 request = await context.read()
@@ -245,10 +247,8 @@ class LogService(_Service, LogServicer):
                 if strange is not None:
                     outgoing.put(client_pb2.FetchResponse(error=strange))
                     break
-                if request.WhichOneof("message") == "credit_bytes":
-                    subscription.grant(request.credit_bytes)
-                else:
-                    subscription.change(request.change)
+                if not broker.subscribing.on_request(subscription, request, outgoing.put):
+                    break
                 self._host.wake()
             outgoing.close()
             await writer
@@ -256,6 +256,13 @@ class LogService(_Service, LogServicer):
             writer.cancel()
             if subscription is not None:
                 broker.subscribing.close(subscription)
+
+    async def _write_pushed(self, context: Context, outgoing: _Outgoing, subscription: Subscription | None) -> None:
+        while responses := await outgoing.take(1):
+            await context.write(responses[0])
+            if subscription is not None:
+                subscription.on_written(responses[0])
+                self._host.wake()
 
     async def ListOffsets(  # noqa: N802 # the name in the contract
         self, request: client_pb2.ListOffsetsRequest, context: Context
@@ -307,6 +314,8 @@ class GroupsService(_Service, GroupsServicer):
                 return
             broker.groups.on_request(session, request)
             self._host.wake()
+            while len(outgoing) > STREAM_QUEUE_MAX:
+                await outgoing.changed()
 
     async def CommitOffsets(  # noqa: N802 # the name in the contract
         self, request: client_pb2.CommitOffsetsRequest, context: Context

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.node.replica.replica import LOST, Committed
-from quorumlog.raft import EntryKind, Message, MessageType, NodeId, NotLeader, Term
+from quorumlog.node.replica.replica import Committed
 from tests.node.replica.rig import Answers, Rig, append
 
 

@@ -1,0 +1,94 @@
+"""Streams of clients that send much and read little, over a broker without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from quorumlog.node.rpc.client_services import STREAM_QUEUE_MAX, GroupsService, LogService
+from quorumlog.proto import client_pb2 as pb
+from tests.node.broker.lone_broker import LoneBroker, batch
+
+END = object()
+
+
+class Call:
+    """The server's side of one call: requests to read, and answers that are written while the client reads."""
+
+    def __init__(self, requests: Iterable[object]) -> None:
+        self._requests = iter(requests)
+        self.read_count = 0
+        self.written: list[Any] = []
+        self.client_reads = asyncio.Event()
+        self.client_reads.set()
+
+    async def read(self) -> object:
+        await asyncio.sleep(0)
+        self.read_count += 1
+        return next(self._requests, END)
+
+    async def write(self, answer: object) -> None:
+        await self.client_reads.wait()
+        self.written.append(answer)
+
+
+class Host:
+    """A node that pumps its broker as soon as it is woken."""
+
+    node_id = 1
+    version = "test"
+
+    def __init__(self) -> None:
+        self.lone = LoneBroker()
+        self.broker = self.lone.broker
+
+    def wake(self) -> None:
+        self.lone.settle()
+
+
+async def until(condition: Any) -> None:
+    """Let the loop run until it holds; the test's own time limit ends a wait in vain."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_a_produce_stream_goes_on_after_more_failures_at_once_than_may_wait_to_be_written() -> None:
+    host = Host()
+    host.lone.create("t")
+    refused = pb.PartitionBatch(topic="t", partition=9)
+    many = pb.ProduceRequest(correlation_id=1, batches=[refused] * (STREAM_QUEUE_MAX + 1))
+    good = pb.ProduceRequest(correlation_id=2, batches=[pb.PartitionBatch(topic="t", batch=batch([b"x"]))])
+
+    async def run() -> Call:
+        call = Call([many, good])
+        await LogService(host).Produce(None, call)  # type: ignore[arg-type]  # what it uses of them is there
+        return call
+
+    results = [result for answer in asyncio.run(run()).written for result in answer.results]
+    assert len(results) == STREAM_QUEUE_MAX + 2
+    assert results[-1].correlation_id == 2
+    assert not results[-1].HasField("error")
+
+
+def test_a_member_that_does_not_read_is_not_read_either() -> None:
+    host = Host()
+    host.lone.create("t")
+    join = pb.GroupRequest(join=pb.GroupJoin(group="g", topics=["t"]))
+    commit = pb.GroupRequest(commit=pb.GroupCommit(commit_id=1))
+
+    async def run() -> Call:
+        call = Call([join, *[commit] * (2 * STREAM_QUEUE_MAX)])
+        session = asyncio.create_task(GroupsService(host).GroupSession(None, call))  # type: ignore[arg-type]
+        await until(lambda: call.written)
+        call.client_reads.clear()
+        await until(lambda: call.read_count >= STREAM_QUEUE_MAX)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert call.read_count <= STREAM_QUEUE_MAX + 100
+        call.client_reads.set()
+        await session
+        return call
+
+    call = asyncio.run(run())
+    assert call.read_count == 2 * STREAM_QUEUE_MAX + 2
