@@ -127,6 +127,15 @@ class DevCluster:
         self.stop()
 
 
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, so that whoever ends this program leaves no nodes behind.
+
+    For programs, in their main thread: it sets signal handlers of the process.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def _kill_node(node: DevNode) -> None:
     """End a node whose `dev` did not; its pid may belong to another process by now, so that is looked up first."""
     with contextlib.suppress(OSError):

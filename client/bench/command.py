@@ -14,7 +14,7 @@ from quorumlog.bench.produce import produce
 from quorumlog.bench.run import run
 from quorumlog.cli.arguments import add_bootstrap, add_output, duration, positive, whole
 from quorumlog.cli.output import Cell, Progress, print_json, print_table
-from quorumlog.dev_cluster import DevCluster
+from quorumlog.dev_cluster import DevCluster, end_in_order
 
 WORKLOADS = {workload.__name__: workload for workload in (produce, latency, consume)}
 NODES = 3
@@ -74,6 +74,7 @@ def _cluster(bootstrap: str | None, seed: int, progress: Progress) -> Iterator[s
         yield bootstrap
         return
     progress.show(f"starting {NODES} nodes")
+    end_in_order()
     with DevCluster(NODES, random.Random(seed), "quorumlog-bench-") as cluster:
         yield cluster.bootstrap
 

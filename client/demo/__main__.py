@@ -8,7 +8,7 @@ import sys
 from quorumlog.cli.errors import FAILED, INTERRUPTED, describe
 from quorumlog.demo.screen import Screen
 from quorumlog.demo.story import Outcome, Story
-from quorumlog.dev_cluster import DevCluster
+from quorumlog.dev_cluster import DevCluster, end_in_order
 from quorumlog.errors import QuorumlogError
 
 NODES = 3
@@ -17,6 +17,7 @@ PROVES_NOTHING = 4
 
 def main() -> int:
     """Run the demo; returns its exit code."""
+    end_in_order()
     screen = Screen()
     seed = secrets.randbits(32)
     cluster = DevCluster(NODES, random.Random(seed), "quorumlog-demo-")

@@ -7,7 +7,9 @@ from typing import Any
 from quorumlog.cli.output import Cell, size, table
 from quorumlog.clock import monotonic
 
+LIVE_SECONDS = 0.5
 SPARSE_SECONDS = 4.0
+"""Between two redraws of the table, and between two lines where there is no terminal."""
 TOP = 5
 
 
@@ -18,7 +20,7 @@ class Screen:
         self._live = sys.stdout.isatty()
         self._begin = monotonic()
         self._drawn: list[str] = []
-        self._next_line = 0.0
+        self._next_update = 0.0
         self._rate_at = self._begin
         self._rate_acked = 0
         self._rate = 0.0
@@ -43,12 +45,14 @@ class Screen:
         if now - self._rate_at >= 1:
             self._rate = (acked - self._rate_acked) / (now - self._rate_at)
             self._rate_at, self._rate_acked = now, acked
+        if now < self._next_update:
+            return
+        self._next_update = now + (LIVE_SECONDS if self._live else SPARSE_SECONDS)
         summary = f"{acked} records acknowledged, {self._rate:.0f}/s, {consumed} consumed"
         if self._live:
             self._erase()
             self._draw([summary, "", *_members(members), "", *_processes(members)])
-        elif now >= self._next_line:
-            self._next_line = now + SPARSE_SECONDS
+        else:
             self.event(summary + _busiest(members))
 
     def _draw(self, lines: list[str]) -> None:

@@ -32,7 +32,7 @@ LEAVE_AT = 21.0
 END_AT = 27.0
 """Seconds after the producers have begun."""
 
-UPDATE_SECONDS = 0.5
+POLL_SECONDS = 0.1
 ELECTION_SECONDS = 15.0
 DRAIN_SECONDS = 30.0
 REVIVAL_SECONDS = 5.0
@@ -173,7 +173,7 @@ class Story:
     async def _while(self, condition: Callable[[], bool]) -> None:
         while condition():
             self._watch()
-            await asyncio.sleep(min(UPDATE_SECONDS, 0.1))
+            await asyncio.sleep(POLL_SECONDS)
 
     def _watch(self) -> None:
         for child in [*self._producers, *self._members]:
@@ -215,7 +215,7 @@ class Story:
             if now.leader is not None and now.leader_epoch != before:
                 self._screen.event(f"node {now.leader} leads partition {partition} in term {now.leader_epoch}")
                 return now.leader_epoch
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_SECONDS)
         return term
 
     async def _restart(self, node_id: int) -> Child:
@@ -246,7 +246,7 @@ class Story:
             for member in self._members:
                 member.check()
             self._update()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _compare(self) -> Mapping[str, Any]:
         self._screen.event("a process of its own compares acknowledgements, every replica, and what was consumed")
