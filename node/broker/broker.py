@@ -15,7 +15,6 @@ from quorumlog.node.broker.admin import CATCH_UP_SECONDS, AdminPath
 from quorumlog.node.broker.cluster import ClusterGroup, Outcome
 from quorumlog.node.broker.directory import Directory
 from quorumlog.node.broker.fetch import FetchPath
-from quorumlog.node.broker.groups import TICK_SECONDS as GROUPS_TICK_SECONDS
 from quorumlog.node.broker.groups import GroupsPath
 from quorumlog.node.broker.hosting import Hooks, Hosting
 from quorumlog.node.broker.leadership import LeaderBalance
@@ -46,6 +45,7 @@ from quorumlog.proto import internal_pb2, peer_pb2
 from quorumlog.raft import Config, EntryKind, NodeId
 
 REGISTER_SECONDS: Final = 5.0
+PRESSURE_SECONDS: Final = 0.5
 WRITE_RETRY_SECONDS: Final = 0.005
 """After the database has pushed a write back."""
 
@@ -101,6 +101,8 @@ class Broker:
         self._reclaims: list[tuple[Family, bytes, bytes]] = []
         self._founding_proposed = False
         self._claimed = False
+        self._pressure_at = 0.0
+        self._founders = tuple(node.node_id for node in founding.nodes)
         self._retrying_write = False
         self._register_at = 0.0
 
@@ -192,7 +194,6 @@ class Broker:
         self.hosting.found(self.founding)
         now = self.clock.now()
         self.timers.at(now + self.config.tick_seconds, self._tick)
-        self.timers.at(now + GROUPS_TICK_SECONDS, self._tick_groups)
 
     # -------------------------------------------------------------------------------------------------------- inputs
 
@@ -248,7 +249,9 @@ class Broker:
     def _tick(self) -> None:
         now = self.clock.now()
         self.timers.at(now + self.config.tick_seconds, self._tick)
-        self.gate.pressure = self._storage.pressure().level
+        if now >= self._pressure_at:
+            self._pressure_at = now + PRESSURE_SECONDS
+            self.gate.pressure = self._storage.pressure().level
         self.liveness.tick(now)
         self.multi.tick()
         self.retention.tick(now)
@@ -257,12 +260,10 @@ class Broker:
         self._claim()
         self._found_catalogue()
         self._register(now)
-        for node in self.peers():
-            self.outbox.control(node.node_id)
-
-    def _tick_groups(self) -> None:
-        self.timers.at(self.clock.now() + GROUPS_TICK_SECONDS, self._tick_groups)
         self.groups.tick()
+        for node_id in self.catalogue.nodes or self._founders:
+            if node_id != self.node_id:
+                self.outbox.control(node_id)
 
     def peers(self) -> Sequence[internal_pb2.NodeDescriptor]:
         """The other nodes, at their last known addresses."""
@@ -311,9 +312,11 @@ class Broker:
 
     def _claim(self) -> None:
         """Once, when a majority of the nodes is there after a start."""
+        if self._claimed:
+            return
         others = self.peers()
         alive = 1 + sum(self.liveness.is_alive(node.node_id) for node in others)
-        if not self._claimed and 2 * alive > len(others) + 1:
+        if 2 * alive > len(others) + 1:
             self._claimed = True
             self.balance.claim(self._prefers_me)
 

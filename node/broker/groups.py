@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Final
 
 from quorumlog.node.broker.directory import Directory
 from quorumlog.node.clock import Clock
@@ -24,8 +23,6 @@ from quorumlog.proto import client_pb2, internal_pb2
 from quorumlog.proto.errors import make_error
 from quorumlog.proto.murmur2 import partition_for_key
 from quorumlog.raft import EntryKind, NotLeader, ProposalRefused
-
-TICK_SECONDS: Final = 0.05
 
 
 class CatalogueTopics:
