@@ -1,0 +1,107 @@
+"""Retention: what readers may no longer read, what is dropped, and for whose sake something is kept."""
+
+from __future__ import annotations
+
+import pytest
+from quorumlog.node.replica import replica as replica_module
+from quorumlog.node.storage import group_log
+from quorumlog.proto import client_pb2 as pb
+from scenes import acked, batch, fetch, fetched, leader, others, produce, replica_of, with_topic
+from world import SimNode, World
+
+CONFIGS = {"retention.bytes": "4000", "max.message.bytes": "3000"}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds and milestones every few entries, so that a short log has places at which it may be cut."""
+    monkeypatch.setattr(replica_module, "FOLD_SIZE_BYTES_MIN", 500)
+    monkeypatch.setattr(replica_module, "FOLD_AMPLIFICATION_MIN", 0)
+    monkeypatch.setattr(group_log, "ENTRIES_PER_ROW", 4)
+
+
+def fill(world: World, node: SimNode, count: int, first: int = 0) -> None:
+    for number in range(first, first + count):
+        record = batch([b"%d" % number + b"x" * 300], producer_id=7, sequence=number)
+        acked(world, produce(node, record))
+
+
+def test_every_replica_drops_the_same_prefix_and_says_where_it_begins(small: None) -> None:
+    world, _ = with_topic(configs=CONFIGS)
+    node = leader(world)
+    fill(world, node, 40)
+    world.run(2.0)
+    starts = {replica_of(one).partition.log_start_offset for one in world.nodes.values()}  # type: ignore[union-attr]
+    assert len(starts) == 1
+    (start,) = starts
+    assert 0 < start < 40
+    for one in world.nodes.values():
+        replica = replica_of(one)
+        assert 1 < replica.raft.first_index
+        assert replica.log.size_bytes < 40 * 300
+    part = fetched(world, fetch(node, 0))
+    assert (part.error.code, part.error.log_start_offset) == (pb.OUT_OF_RANGE, start)
+
+
+def test_a_trimmed_log_survives_a_restart_with_its_producers(small: None) -> None:
+    world, _ = with_topic(configs=CONFIGS)
+    fill(world, leader(world), 40)
+    world.run(2.0)
+    states = {replica_of(one).machine.snapshot() for one in world.nodes.values()}
+    assert len(states) == 1
+    for one in world.nodes.values():
+        one.crash()
+    world.start_all()
+    node = leader(world)
+    again = acked(world, produce(node, batch([b"39" + b"x" * 300], producer_id=7, sequence=39), attempt=1))
+    assert (again.base_offset, again.duplicate) == (39, True)
+    fill(world, node, 10, first=40)
+    world.run(1.0)
+    assert len({replica_of(one).machine.snapshot() for one in world.nodes.values()}) == 1
+
+
+def test_nothing_is_dropped_that_the_slowest_replica_lacks_and_doctor_names_it(small: None) -> None:
+    world, _ = with_topic(configs=CONFIGS)
+    node = leader(world)
+    fill(world, node, 5)
+    world.run(0.5)
+    slow = others(world, node)[0]
+    held_at = replica_of(slow).raft.last_index
+    slow.crash()
+    fill(world, node, 40, first=5)
+    world.run(2.0)
+    assert replica_of(node).partition.log_start_offset > 5  # type: ignore[union-attr]
+    assert replica_of(node).raft.first_index <= held_at + 1
+    assert node.broker is not None
+    findings = [one for one in node.broker.reporting.findings() if one.subject == "t partition 0"]
+    assert any(f"node {slow.node_id}" in one.message and f"node {slow.node_id}" in one.fix for one in findings)
+    slow.start()
+    world.run(3.0)
+    assert replica_of(slow).raft.applied == replica_of(node).raft.applied
+    assert replica_of(node).raft.first_index > held_at + 1
+    assert not [one for one in node.broker.reporting.findings() if one.subject == "t partition 0"]
+
+
+def test_a_follower_reads_what_it_serves_from_where_its_log_begins(small: None) -> None:
+    world, _ = with_topic(configs=CONFIGS)
+    node = leader(world)
+    fill(world, node, 40)
+    world.run(2.0)
+    start = replica_of(node).partition.log_start_offset  # type: ignore[union-attr]
+    for one in world.nodes.values():
+        part = fetched(world, fetch(one, start, any_replica=True))
+        assert part.rows.records[-1].offset <= 39
+        assert any(record.offset == start for record in part.rows.records)
+
+
+def test_records_are_dropped_by_the_time_in_the_entries() -> None:
+    world, _ = with_topic(configs={"retention.ms": "1000"})
+    node = leader(world)
+    acked(world, produce(node, batch([b"old"])))
+    world.run(3.0)
+    result = acked(world, produce(node, batch([b"new"])))
+    assert result.base_offset == 1
+    starts = [replica_of(one).partition.log_start_offset for one in world.nodes.values()]  # type: ignore[union-attr]
+    assert starts == [1, 1, 1]
+    part = fetched(world, fetch(node, 1))
+    assert [record.value for record in part.rows.records] == [b"new"]
