@@ -11,7 +11,9 @@ from quorumlog.node.timers import Timer, Timers
 from quorumlog.proto import client_pb2
 from quorumlog.proto.errors import make_error
 
-FETCH_SIZE_BYTES_DEFAULT: Final = 8 << 20
+FETCH_SIZE_BYTES_MAX: Final = 8 << 20
+"""Of one answer, whatever the client asks for, and one batch more: together they fit into one message."""
+
 FETCH_WAIT_MS_MAX: Final = 60_000
 PARTITIONS_MAX: Final = 4096
 
@@ -44,6 +46,7 @@ class FetchPath:
         self._clock = clock
         self._timers = timers
         self._waiting: dict[tuple[bytes, int], dict[_Poll, None]] = {}
+        self._first = 0
 
     def fetch(self, request: client_pb2.FetchRequest, reply: Reply) -> Callable[[], None]:
         """Answer `request` through `reply`, once. Returns a function that gives it up."""
@@ -67,27 +70,41 @@ class FetchPath:
             self._read(poll)
 
     def _read(self, poll: _Poll) -> None:
-        request = poll.request
-        poll.results = [None] * len(request.partitions)
-        poll.missing = len(request.partitions)
-        poll.left_bytes = request.max_bytes or FETCH_SIZE_BYTES_DEFAULT
-        if not request.partitions:
-            self._finish(poll)
-        for position, wanted in enumerate(request.partitions):
-            self._reader.read(
-                wanted,
-                size_bytes_max=max(poll.left_bytes, 0),
-                any_replica=request.any_replica,
-                fetch_format=request.format,
-                done=lambda result, position=position: self._collect(poll, position, result),  # type: ignore[misc]
-            )
+        """Read the partitions one after the other, so that one fetch never holds more in memory than one answer.
 
-    def _collect(self, poll: _Poll, position: int, result: client_pb2.FetchedPartition) -> None:
-        poll.results[position] = result
-        poll.missing -= 1
-        poll.left_bytes -= result.ByteSize()
-        if poll.missing == 0:
+        Each fetch begins behind where the one before it began, so that the first partitions do not starve the others.
+        """
+        count = len(poll.request.partitions)
+        self._first += 1
+        poll.results = [None] * count
+        poll.order = [(self._first + place) % count for place in range(count)]
+        poll.left_bytes = min(poll.request.max_bytes or FETCH_SIZE_BYTES_MAX, FETCH_SIZE_BYTES_MAX)
+        self._go_on(poll)
+
+    def _go_on(self, poll: _Poll) -> None:
+        """Read as long as reads are answered at once; one that takes longer calls this again."""
+        if poll.going:
+            return
+        poll.going = True
+        while poll.order and poll.reading is None and not poll.over:
+            position = poll.reading = poll.order.pop()
+            self._reader.read(
+                poll.request.partitions[position],
+                size_bytes_max=max(poll.left_bytes, 0),
+                any_replica=poll.request.any_replica,
+                fetch_format=poll.request.format,
+                done=lambda result: self._collect(poll, result),
+            )
+        poll.going = False
+        if poll.reading is None:
             self._finish(poll)
+
+    def _collect(self, poll: _Poll, result: client_pb2.FetchedPartition) -> None:
+        assert poll.reading is not None, "one read is answered once"
+        poll.results[poll.reading] = result
+        poll.reading = None
+        poll.left_bytes -= _payload_bytes(result)
+        self._go_on(poll)
 
     def _finish(self, poll: _Poll) -> None:
         """Everything is read: answer, or wait for more."""
@@ -107,7 +124,7 @@ class FetchPath:
 
     def _expire(self, poll: _Poll) -> None:
         poll.expired = True
-        if poll.missing == 0:
+        if poll.reading is None:
             self._forget(poll)
             poll.answer([result for result in poll.results if result is not None])
 
@@ -125,8 +142,8 @@ class _Poll:
     """One fetch under way."""
 
     __slots__ = (
-        "_owner", "_reply", "deadline", "expired", "keys", "left_bytes", "missing", "over", "request", "results",
-        "timer",
+        "_owner", "_reply", "deadline", "expired", "going", "keys", "left_bytes", "order", "over", "reading",
+        "request", "results", "timer",
     )  # fmt: skip
 
     def __init__(self, owner: FetchPath, request: client_pb2.FetchRequest, reply: Reply) -> None:
@@ -139,7 +156,10 @@ class _Poll:
         self.timer: Timer | None = None
         self.keys: list[tuple[bytes, int]] = []
         self.results: list[client_pb2.FetchedPartition | None] = []
-        self.missing = 0
+        self.order: list[int] = []
+        self.reading: int | None = None
+        """Position of the partition that is being read."""
+        self.going = False
         self.left_bytes = 0
 
     def answer(self, results: list[client_pb2.FetchedPartition]) -> None:

@@ -14,12 +14,18 @@ from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
 from quorumlog.node.storage.group_read import ReadPlan
 from quorumlog.proto import client_pb2
 from quorumlog.proto.batch import to_wire
+from quorumlog.proto.compression import CodecUnavailable
 from quorumlog.proto.errors import make_error
+from quorumlog.proto.invalid import BatchInvalid
 from quorumlog.proto.rows import batch_to_rows
 from quorumlog.raft import Entry, NotLeader
 
 READ_SIZE_BYTES_MAX: Final = 8 << 20
 """Bytes of one read of one partition, whatever the client asks for."""
+
+ROWS_SIZE_BYTES_MAX: Final = 16 << 20
+"""Of one batch as rows, which may be a thousand times its size as stored; with what may stand before it in an answer it
+fits into one message."""
 
 Done = Callable[[client_pb2.FetchedPartition], None]
 
@@ -49,7 +55,7 @@ class PartitionReader:
     ) -> None:
         """Call `done`, perhaps at once, with the records from the wanted offset on, with none when there is none yet,
         or
-        with an error.
+        with an error. With `size_bytes_max` 0 no records are read.
         """
         self._directory.look_up(
             wanted.topic_id,
@@ -90,12 +96,12 @@ class PartitionReader:
             return
         limit = min(size_bytes_max, wanted.max_bytes or size_bytes_max, READ_SIZE_BYTES_MAX)
         high_watermark = replica.high_watermark
-        if wanted.offset == high_watermark:
-            done(_answer(found, replica, (), fetch_format))
+        if wanted.offset == high_watermark or limit == 0:
+            done(_answer(found, replica, (), fetch_format, limit))
             return
         entries = replica.log.cached_records(wanted.offset, high_watermark, limit)
         if entries is not None:
-            done(_answer(found, replica, entries, fetch_format))
+            done(_answer(found, replica, entries, fetch_format, limit))
             return
         self._read_cold(found, replica, wanted, limit, fetch_format, done)
 
@@ -112,7 +118,7 @@ class PartitionReader:
 
         def on_read(result: Sequence[Entry] | StorageCorrupt) -> None:
             if not isinstance(result, StorageCorrupt):
-                done(_answer(found, replica, result, fetch_format))
+                done(_answer(found, replica, result, fetch_format, limit))
             elif replica.log.still_holds(plan):
                 done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(result))))
             else:
@@ -245,7 +251,9 @@ def _failed(wanted: client_pb2.FetchPartition, error: client_pb2.Error) -> clien
     )
 
 
-def _answer(found: Found, replica: Replica, entries: Sequence[Entry], fetch_format: int) -> client_pb2.FetchedPartition:
+def _answer(
+    found: Found, replica: Replica, entries: Sequence[Entry], fetch_format: int, size_bytes_max: int
+) -> client_pb2.FetchedPartition:
     assert replica.partition is not None
     answer = client_pb2.FetchedPartition(
         topic_id=found.topic.topic_id,
@@ -256,13 +264,40 @@ def _answer(found: Found, replica: Replica, entries: Sequence[Entry], fetch_form
         last_stable_offset=replica.high_watermark,
         leader_epoch=replica.raft.term,
     )
-    batches = [_to_wire(entry) for entry in entries]
     if fetch_format == client_pb2.ROWS:
-        for batch in batches:
-            answer.rows.records.extend(batch_to_rows(batch, OPEN_LIMITS))
+        _add_rows(answer, entries, size_bytes_max)
     else:
-        answer.batches.extend(batches)
+        answer.batches.extend([_to_wire(entry) for entry in entries])
     return answer
+
+
+def _add_rows(answer: client_pb2.FetchedPartition, entries: Sequence[Entry], size_bytes_max: int) -> None:
+    """Unpack batches until the rows have reached `size_bytes_max`. What cannot be unpacked is an error where it would
+    be the first.
+    """
+    where = f"a batch of topic {answer.topic!r} partition {answer.partition} "
+    size_bytes = 0
+    for entry in entries:
+        error = None
+        rows: list[client_pb2.Record] = []
+        try:
+            rows = batch_to_rows(_to_wire(entry), OPEN_LIMITS)
+        except BatchInvalid as invalid:
+            error = make_error(invalid.code, where + f"cannot be unpacked: {invalid.message}", hint=invalid.hint)
+        except CodecUnavailable as unavailable:
+            error = make_error(client_pb2.UNSUPPORTED_VERSION, where + f"cannot be unpacked: {unavailable}")
+        batch_bytes = sum(row.ByteSize() for row in rows)
+        if batch_bytes > ROWS_SIZE_BYTES_MAX:
+            message = where + f"has {batch_bytes} bytes as rows, and {ROWS_SIZE_BYTES_MAX} fit into an answer"
+            error = make_error(client_pb2.RECORD_TOO_LARGE, message, hint="fetch it in the format BATCHES")
+        if error is not None:
+            if not size_bytes:
+                answer.error.CopyFrom(error)
+            return
+        answer.rows.records.extend(rows)
+        size_bytes += batch_bytes
+        if size_bytes >= size_bytes_max:
+            return
 
 
 def _to_wire(entry: Entry) -> client_pb2.RecordBatch:
