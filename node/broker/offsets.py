@@ -11,7 +11,9 @@ from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
 from quorumlog.proto import client_pb2
 from quorumlog.proto.batch import open_batch, to_wire
+from quorumlog.proto.compression import CodecUnavailable
 from quorumlog.proto.errors import make_error
+from quorumlog.proto.invalid import BatchInvalid
 from quorumlog.raft import NotLeader
 
 Done = Callable[[client_pb2.ListedOffset], None]
@@ -65,9 +67,16 @@ class OffsetsPath:
                 done(_failed(wanted, self._directory.not_leader(found)))
                 return
             try:
-                done(_locate(found, replica, wanted))
+                answer = _locate(found, replica, wanted)
             except StorageCorrupt as error:
-                done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(error))))
+                answer = _failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(error)))
+            except (BatchInvalid, CodecUnavailable) as error:
+                # Written by a later release, or compressed by what is not installed here.
+                unreadable = (
+                    f"a batch of topic {found.topic.name!r} partition {wanted.partition} cannot be opened: {error}"
+                )
+                answer = _failed(wanted, make_error(client_pb2.UNSUPPORTED_VERSION, unreadable))
+            done(answer)
 
         try:
             replica.read_index(on_confirmed)
