@@ -105,6 +105,10 @@ def test_more_replicas_than_nodes(shared: LocalCluster, leader: NodeProcess) -> 
         ({"retention.ms": "soon"}, ("retention.ms", "soon")),
         ({"retention.msec": "1"}, ("retention.msec", "retention.ms")),
         ({"durability": "replicated"}, ("durability", "replicated", "durable")),
+        (
+            {"max.message.bytes": "2000", "retention.bytes": "1000"},
+            ("max.message.bytes=2000", "retention.bytes=1000", "raise retention.bytes"),
+        ),
     ],
 )
 def test_topic_config_that_cannot_be(
