@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from quorumlog.errors import Fatal
 
@@ -132,8 +132,12 @@ def end_in_order() -> None:
 
     For programs, in their main thread: it sets signal handlers of the process.
     """
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(number, interrupt)
 
 
 def _kill_node(node: DevNode) -> None:

@@ -21,28 +21,41 @@ def main() -> int:
     screen = Screen()
     seed = secrets.randbits(32)
     cluster = DevCluster(NODES, random.Random(seed), "quorumlog-demo-")
-    code = FAILED
     try:
         screen.event(f"starting {NODES} nodes in {cluster.folder}")
         with cluster:
-            cluster.keep_folder = True
-            for node in cluster.nodes.values():
-                screen.event(f"node {node.node_id} pid {node.pid} {node.address}")
-            outcome = asyncio.run(Story(cluster, screen).run())
-            code = _exit_code(outcome)
-            cluster.keep_folder = code != 0
+            outcome = _run(cluster, screen)
     except QuorumlogError as error:
         screen.line("")
         sys.stderr.write(describe(error.message, error.hint))
-        sys.stderr.write(f"hint: what it left is in {cluster.folder}\n")
+        _name_what_is_left(cluster)
         return FAILED
     except KeyboardInterrupt:
-        screen.line(f"interrupted; what it left is in {cluster.folder}")
+        screen.line("interrupted")
         return INTERRUPTED
     _tell(outcome, screen)
+    code = _exit_code(outcome)
     if code:
-        sys.stderr.write(f"hint: what it left is in {cluster.folder}\n")
+        _name_what_is_left(cluster)
     return code
+
+
+def _run(cluster: DevCluster, screen: Screen) -> Outcome:
+    """Tell the story; what it leaves is kept where something went wrong, for whoever wants to know why."""
+    for node in cluster.nodes.values():
+        screen.event(f"node {node.node_id} pid {node.pid} {node.address}")
+    try:
+        outcome = asyncio.run(Story(cluster, screen).run())
+    except Exception:
+        cluster.keep_folder = True
+        raise
+    cluster.keep_folder = _exit_code(outcome) != 0
+    return outcome
+
+
+def _name_what_is_left(cluster: DevCluster) -> None:
+    if cluster.keep_folder:
+        sys.stderr.write(f"hint: what it left is in {cluster.folder}\n")
 
 
 def _exit_code(outcome: Outcome) -> int:

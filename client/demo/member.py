@@ -16,6 +16,7 @@ from quorumlog.demo.windows import Windows
 from quorumlog.errors import QuorumlogError
 from quorumlog.records import Record
 
+OPEN_SECONDS = 30.0
 POLL_SECONDS = 0.25
 REPORT_SECONDS = 0.5
 TOP = 5
@@ -28,6 +29,8 @@ async def run(bootstrap: str, topic: str, group: str, folder: Path, member: int)
     consumed = 0
     with consumed_path(folder, member).open("a") as out:
         async with aio.connect(bootstrap) as client, client.consumer(topic, group=group) as consumer:
+            # By itself first: the short wait of a poll is not for finding the topic and the group.
+            await consumer.open(timeout=OPEN_SECONDS)
             next_report = monotonic()
             while not stopping.is_set():
                 # What was handed out before is done now, and it is in the file.
