@@ -98,6 +98,7 @@ class Broker:
         self._on_coordination = on_coordination
         self._rng = rng
         self._progressed: dict[int, Replica] = {}
+        self._trimmed: dict[int, Replica] = {}
         self._reclaims: list[tuple[Family, bytes, bytes]] = []
         self._founding_proposed = False
         self._claimed = False
@@ -237,6 +238,10 @@ class Broker:
         if self.multi.stalled and not self._retrying_write:
             self._retrying_write = True
             self.timers.at(self.clock.now() + WRITE_RETRY_SECONDS, self._on_write_retry)
+        if self._trimmed:
+            # Only now is the prefix cut: its bounds were not known yet when the trim was applied.
+            trimmed, self._trimmed = self._trimmed, {}
+            self._reclaims.extend((Family.LOG, *replica.log.reclaimable()) for replica in trimmed.values())
         if self._reclaims:
             reclaims, self._reclaims = self._reclaims, []
             for reclaim in reclaims:
@@ -253,6 +258,7 @@ class Broker:
             self._pressure_at = now + PRESSURE_SECONDS
             self.gate.pressure = self._storage.pressure().level
         self.liveness.tick(now)
+        self.cluster.tick(now)
         self.multi.tick()
         self.retention.tick(now)
         if not self.gate.stopping:
@@ -273,11 +279,11 @@ class Broker:
     # ------------------------------------------------------------------------------------------------- applied entries
 
     def _on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+        if header.kind is EntryKind.CONTROL:
+            self._trimmed[replica.group_id] = replica
         if replica.partition is not None:
             if header.kind is EntryKind.RECORDS or isinstance(value, Trimmed):
                 self._progressed[replica.group_id] = replica
-            if isinstance(value, Trimmed):
-                self._reclaims.append((Family.LOG, *replica.log.reclaimable()))
         elif replica.group_id == CLUSTER_GROUP_ID:
             if isinstance(value, CatalogueChange):
                 self._on_catalogue(header.index, value)

@@ -5,7 +5,9 @@ come.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
 
 from quorumlog.node.clock import Clock
 from quorumlog.node.errors import ReplicaStopped
@@ -21,7 +23,7 @@ from quorumlog.raft import EntryKind, NotLeader, ProposalRefused
 
 RETRY_SECONDS: Final = 0.25
 FORWARDS_MAX: Final = 1000
-"""Forwarded commands waiting for an answer; beyond it the oldest caller's timeout has long passed."""
+"""Forwarded commands waiting for an answer or for what it speaks of; beyond it callers are told so at once."""
 
 Outcome = CatalogueChange | client_pb2.Error
 Reply = Callable[[Outcome], None]
@@ -39,6 +41,14 @@ class _Forward:
         self.deadline = deadline
         self.on_result = on_result
         self.timer: Timer | None = None
+
+
+class _Barrier(NamedTuple):
+    """A caller that waits until this node has applied `__cluster` through `index` (inclusive)."""
+
+    index: int  # type: ignore[assignment]  # nobody looks for an element of a barrier
+    deadline: float
+    done: Callable[[bool], None]
 
 
 class ClusterGroup:
@@ -70,7 +80,7 @@ class ClusterGroup:
         self._send_result = send_result
         self._forwards: dict[int, _Forward] = {}
         self._next_correlation_id = first_correlation_id
-        self._barriers: list[tuple[int, Callable[[], None]]] = []
+        self._barriers: list[_Barrier] = []
 
     @property
     def replica(self) -> Replica | None:
@@ -190,7 +200,7 @@ class ClusterGroup:
             if result is None:
                 reply(make_error(client_pb2.NO_LEADER, "the metadata group __cluster did not answer in time"))
             elif result.error:
-                reply(client_pb2.Error.FromString(result.error))
+                reply(_error_of(result.error))
             else:
                 reply(
                     CatalogueChange(first_producer_id=result.first_producer_id, producer_id_count=result.producer_ids)
@@ -211,8 +221,9 @@ class ClusterGroup:
             elif replica.raft.applied >= result.index:
                 done(True)
             else:
-                self._barriers.append((result.index, lambda: done(True)))
+                self._barriers.append(_Barrier(result.index, deadline, done))
 
+        deadline = self._clock.now() + timeout_seconds
         self._forward(b"", timeout_seconds, on_result)
 
     def _forward(
@@ -221,7 +232,7 @@ class ClusterGroup:
         timeout_seconds: float,
         on_result: Callable[[peer_pb2.ForwardedResult | None], None],
     ) -> None:
-        if len(self._forwards) >= FORWARDS_MAX:
+        if len(self._forwards) + len(self._barriers) >= FORWARDS_MAX:
             on_result(None)
             return
         correlation_id = self._next_correlation_id
@@ -257,7 +268,22 @@ class ClusterGroup:
     def on_applied(self, index: int) -> None:
         """An entry of `__cluster` was applied here."""
         if self._barriers:
-            ready = [done for barrier, done in self._barriers if barrier <= index]
-            self._barriers = [(barrier, done) for barrier, done in self._barriers if barrier > index]
-            for done in ready:
-                done()
+            ready = [barrier for barrier in self._barriers if barrier.index <= index]
+            self._barriers = [barrier for barrier in self._barriers if barrier.index > index]
+            for barrier in ready:
+                barrier.done(True)
+
+    def tick(self, now: float) -> None:
+        """Give up waiting for entries that do not come: this node may be cut off from those that have them."""
+        late = [barrier for barrier in self._barriers if barrier.deadline <= now]
+        if late:
+            self._barriers = [barrier for barrier in self._barriers if barrier.deadline > now]
+            for barrier in late:
+                barrier.done(False)
+
+
+def _error_of(payload: bytes) -> client_pb2.Error:
+    try:
+        return client_pb2.Error.FromString(payload)
+    except DecodeError:
+        return make_error(client_pb2.UNKNOWN, "the leader of __cluster answered with an error that cannot be read")

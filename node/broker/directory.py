@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from quorumlog.node.coordination.view import CoordinationView
 from quorumlog.node.metadata.catalogue import Catalogue
@@ -12,6 +12,9 @@ from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import client_pb2
 from quorumlog.proto.errors import make_error
+
+LEADER_EPOCH_MAX: Final = (1 << 63) - 1
+"""Largest that the client contract has room for; a hint may name any term."""
 
 
 class Found(NamedTuple):
@@ -90,18 +93,22 @@ class Directory:
         return make_error(code, f"node {self.node_id} does not lead {name}; {where}", outcome=outcome, leader=leader)
 
     def leader_of(self, group_id: int) -> client_pb2.Leader | None:
-        """Who leads a group, as far as is known: the own replica's word, or the coordination plane's where it is
-        newer.
+        """Who leads a group, as far as is known: the own replica's word, and only without one the coordination plane's.
+
+        A replica that has lost its leader says so within an election timeout; a hint may be wrong for ever, and then
+        nobody would find a leader that this node has heard a moment ago.
         """
-        node_id, term = 0, -1
         replica = self._multi.replicas.get(group_id)
-        if replica is not None and replica.raft.leader_id:
-            node_id, term = replica.raft.leader_id, replica.raft.term
+        if replica is not None and replica.raft.leader_id and replica.stopped is None:
+            return self._leader(replica.raft.leader_id, replica.raft.term)
         hint = self.coordination.leader_hint(group_id)
-        if hint is not None and hint.term > max(term, replica.raft.term if replica is not None else -1):
-            node_id, term = hint.node_id, hint.term
+        if hint is None or (replica is not None and hint.term <= replica.raft.term):
+            return None
+        return self._leader(hint.node_id, hint.term)
+
+    def _leader(self, node_id: int, term: int) -> client_pb2.Leader | None:
         node = self.catalogue.nodes.get(node_id)
-        if node is None:
+        if node is None or term > LEADER_EPOCH_MAX:
             return None
         return client_pb2.Leader(node_id=node_id, address=node.client_address, leader_epoch=term)
 

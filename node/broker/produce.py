@@ -98,6 +98,8 @@ class ProducePath:
         )
 
     def _produce_to(self, found: Found | client_pb2.Error, request: client_pb2.PartitionBatch, answer: _Answer) -> None:
+        if answer.given:
+            return None  # its time was over before the catalogue had caught up; nobody waits for it
         if isinstance(found, client_pb2.Error):
             return answer.fail(found)
         replica = found.replica
@@ -187,6 +189,10 @@ class ProducePath:
                     earlier.index, lambda result: self._on_duplicate(found, earlier, result, answer)
                 )
             return self._on_duplicate(found, earlier, None, answer)
+        if replica.raft.transferring_to is not None:
+            # While leadership is handed over nothing is appended, so batches before this one were turned away just
+            # now: to call it a gap, or its producer unknown, would blame the client for that.
+            return answer.fail(self._directory.not_leader(found, client_pb2.NOT_APPENDED))
         return answer.fail(_sequence_error(header, judgement, attempt))
 
     def _on_duplicate(self, found: Found, earlier: ProducedBatch, result: object, answer: _Answer) -> None:
@@ -277,7 +283,7 @@ class _Answer:
         self.fail(
             make_error(
                 client_pb2.TIMED_OUT,
-                "the batch was appended here but not committed in time: too few replicas answer",
+                "the batch was not committed in time: too few replicas answer",
             )
         )
 
