@@ -197,6 +197,11 @@ class PartitionSender:
             if not batch.maybe_appended:
                 self._open_hole(batch.order, unknown=False)
                 self._back_to_retry(batch)
+            elif self._behind_unsettled(batch):
+                # No wonder: a batch before it was turned away, perhaps because the leader could take none just then.
+                self._failures += 1
+                self.retry_at = max(self.retry_at, now + full_jitter(self._failures, self._rng))
+                self._back_to_retry(batch)
             else:
                 self._give_up(batch, error)
             return
@@ -211,6 +216,10 @@ class PartitionSender:
             wait = 0.0 if at_once else full_jitter(self._failures, self._rng)
             self.retry_at = max(self.retry_at, now + max(wait, error.retry_after_seconds))
             self._back_to_retry(batch)
+
+    def _behind_unsettled(self, batch: PendingBatch) -> bool:
+        """Whether a batch before this one is still to be settled; until it is, the leader may know nothing of both."""
+        return any(order < batch.order for order in self.in_flight) or any(b.order < batch.order for b in self.retry)
 
     def _beyond_settling(self, batch: PendingBatch, error: QuorumlogError) -> bool:
         # After a hole that may or may not be in the log, a gap in front of a batch that may be there too can mean

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import random
+
+from quorumlog.errors import Fatal, Outcome, Retriable
 from quorumlog.node.replica.producers import PRODUCER_TTL_MS
+from quorumlog.partition_sender import PartitionSender
+from quorumlog.pending import PendingBatch
 from quorumlog.proto import client_pb2 as pb
 from scenes import (
     acked,
@@ -158,3 +164,47 @@ def test_a_producer_that_has_been_silent_for_its_time_is_forgotten_by_every_repl
     world.run(1.0)
     snapshots = {replica_of(other).machine.snapshot() for other in world.nodes.values()}
     assert len(snapshots) == 1
+
+
+def test_a_leader_that_hands_over_does_not_blame_a_batch_for_what_it_turned_away_before_it() -> None:
+    world, _ = with_topic()
+    node = leader(world)
+    target = others(world, node)[0]
+    world.cut |= {(node.node_id, target.node_id)}
+    acked(world, produce(node, batch([b"x"])))
+    assert node.broker is not None
+    request = pb.TransferLeadershipRequest(topic="t", partition=0, to_node_id=target.node_id)
+    node.broker.admin.transfer_leadership(request, lambda response: None)
+    assert replica_of(node).raft.transferring_to == target.node_id
+    first = answer(world, produce(node, batch([b"a"], producer_id=7), attempt=1))
+    second = answer(world, produce(node, batch([b"b"], producer_id=7, sequence=1), attempt=1))
+    for result in (first, second):
+        assert (result.error.code, result.error.outcome, result.error.retriable) == (
+            pb.NOT_LEADER,
+            pb.NOT_APPENDED,
+            True,
+        )
+
+
+def test_a_producer_sends_again_in_order_when_the_leader_knows_it_not_because_its_first_batch_was_turned_away() -> None:
+    sender = PartitionSender("t", b"i" * 16, 0, 7, 0, random.Random(1))
+    for value in (b"a", b"b"):
+        sender.open = PendingBatch("t", 0, 0.0, math.inf)
+        sender.open.add(value, None, (), 0, 20)
+        sender.seal()
+    for answered in ("lost", "refused"):
+        now = sender.retry_at + 1.0
+        attempts = [sender.next_attempt(now, linger=0.0, batch_size=1, idle=True) for _ in range(2)]
+        assert attempts[0] is not None
+        assert attempts[1] is not None
+        if answered == "lost":
+            for attempt in attempts:
+                sender.refused(attempt, Retriable("lost", outcome=Outcome.UNKNOWN), now)
+        else:
+            unknown = Fatal("who?", code="UNKNOWN_PRODUCER", outcome=Outcome.UNKNOWN)
+            sender.refused(attempts[1], unknown, now)
+            sender.refused(attempts[0], Retriable("not now", outcome=Outcome.NOT_APPENDED), now)
+    assert not sender.failed
+    now = sender.retry_at + 1.0
+    again = [sender.next_attempt(now, linger=0.0, batch_size=1, idle=True) for _ in range(2)]
+    assert [(attempt.batch.base_sequence, attempt.batch.epoch) for attempt in again if attempt] == [(0, 0), (1, 0)]
