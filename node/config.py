@@ -51,14 +51,17 @@ class NodeConfig:
         for name in ("client_address", "peer_address"):
             split_address(getattr(self, name), name)
         for name in ("client_advertised", "peer_advertised"):
-            if getattr(self, name):
-                split_address(getattr(self, name), name)
+            if getattr(self, name) and split_address(getattr(self, name), name)[1] == 0:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} names no port that others could connect to")
         if self.client_address == self.peer_address and not self.client_address.endswith(":0"):
             raise ConfigError(
                 f"client_address and peer_address are both {self.client_address}: clients and peers need a port each"
             )
-        if not 0.001 <= self.tick_seconds <= 10:
-            raise ConfigError(f"tick_seconds = {self.tick_seconds} is not between 0.001 and 10")
+        for name, least, most in SECONDS_BETWEEN:
+            if not least <= getattr(self, name) <= most:  # so that a NaN is refused as well
+                raise ConfigError(f"{name} = {getattr(self, name)} is not between {least:g} and {most:g} seconds")
+        if self.disk_free_bytes_min < 0:
+            raise ConfigError(f"disk_free_bytes_min = {self.disk_free_bytes_min} is negative: use 0 to check nothing")
         if not 0 < self.heartbeat_ticks * 2 <= self.election_ticks:
             raise ConfigError(
                 f"heartbeat_ticks = {self.heartbeat_ticks} and election_ticks = {self.election_ticks} contradict each "
@@ -77,6 +80,12 @@ class NodeConfig:
         return bytes.fromhex(self.cluster_id.replace("-", "")) if self.cluster_id else None
 
 
+SECONDS_BETWEEN: Final = (
+    ("tick_seconds", 0.001, 10.0),
+    ("produce_timeout_seconds", 0.001, 86_400.0),
+    ("retention_check_seconds", 0.001, 86_400.0),
+    ("stop_timeout_seconds", 0.0, 86_400.0),
+)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -99,6 +108,8 @@ def load_config(path: Path) -> NodeConfig:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; give the path of a node.toml with --config"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: it is not UTF-8 text ({error.reason} at byte {error.start})") from error
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
