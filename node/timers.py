@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-
 CANCELLED_SHARE_MAX: Final = 0.5
 """Of the heap; beyond it the cancelled deadlines are taken out."""
 
