@@ -54,6 +54,7 @@ class DevCluster:
         self._port = free_ports(nodes, rng)
         self._errors = self.folder / "dev.err"
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._ready = threading.Event()
         self._said: list[str] = []
 
@@ -75,7 +76,8 @@ class DevCluster:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0
             )
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
         in_time = self._ready.wait(START_SECONDS)
         if not self.bootstrap:
             said = self._errors.read_text(errors="replace").strip().splitlines() or self._said or ["it said nothing"]
@@ -86,17 +88,21 @@ class DevCluster:
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            words = line.split()
-            self._said.append(line.strip())
-            if words[:1] == ["ready"]:
-                self.bootstrap = words[1]
-                self._ready.set()
-            elif words[:1] == ["node"] and words[2:3] == ["pid"]:
-                node_id = int(words[1])
-                config = self.data / f"node-{node_id}" / "node.toml"
-                self.nodes[node_id] = DevNode(node_id, int(words[3]), words[4], config)
+        with process.stdout as lines:
+            for line in lines:
+                self._hear(line)
         self._ready.set()
+
+    def _hear(self, line: str) -> None:
+        words = line.split()
+        self._said.append(line.strip())
+        if words[:1] == ["ready"]:
+            self.bootstrap = words[1]
+            self._ready.set()
+        elif words[:1] == ["node"] and words[2:3] == ["pid"]:
+            node_id = int(words[1])
+            config = self.data / f"node-{node_id}" / "node.toml"
+            self.nodes[node_id] = DevNode(node_id, int(words[3]), words[4], config)
 
     def stop(self) -> None:
         """Stop the nodes in order and remove the folder, unless `keep_folder`."""
@@ -109,9 +115,11 @@ class DevCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            if process.returncode != 0:
+            if process.returncode != 0:  # it could not stop them itself
                 for node in self.nodes.values():
                     _kill_node(node)
+        if self._listener is not None:
+            self._listener.join(STOP_SECONDS)
         if not self.keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
