@@ -193,10 +193,6 @@ class ProducePath:
             # While leadership is handed over nothing is appended, so batches before this one were turned away just
             # now: to call it a gap, or its producer unknown, would blame the client for that.
             return answer.fail(self._directory.not_leader(found, client_pb2.NOT_APPENDED))
-        if replica.raft.transferring_to is not None:
-            # While leadership is handed over nothing is appended, so batches before this one were turned away just
-            # now: to call it a gap, or its producer unknown, would blame the client for that.
-            return answer.fail(self._directory.not_leader(found, client_pb2.NOT_APPENDED))
         return answer.fail(_sequence_error(header, judgement, attempt))
 
     def _on_duplicate(self, found: Found, earlier: ProducedBatch, result: object, answer: _Answer) -> None:
