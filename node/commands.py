@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def dev(parser: argparse.ArgumentParser) -> None:
 
 
 def run_node(arguments: argparse.Namespace) -> int:
-    """Run a node until SIGTERM or SIGINT; returns the exit code."""
+    """Run a node until SIGTERM or SIGINT; returns the exit code, or ends the process with it when the node has failed."""
     if not __debug__:
         print("quorumlog node: python -O removes the checks that keep data safe; start it without -O", file=sys.stderr)
         return 2
@@ -51,10 +52,17 @@ def run_node(arguments: argparse.Namespace) -> int:
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        return asyncio.run(_serve(config))
+        code = asyncio.run(_serve(config))
     except NodeError as error:
         print(f"quorumlog node: {error}", file=sys.stderr)
-        return 1
+        code = 1
+    if code:
+        # The interpreter would wait for its threads, and one may hang for ever in a sync of a failing disk.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return 0
 
 
 async def _serve(config: NodeConfig) -> int:

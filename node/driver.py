@@ -88,7 +88,7 @@ class Driver:
             self.timers.run(self.clock.now())
             if broker.pump():
                 self.wake()
-        except Exception as error:  # noqa: BLE001 # whatever it is, the node cannot go on from here
+        except BaseException as error:  # noqa: BLE001 # see `fail`; a panic of the database is no Exception
             self.fail(error)
             return
         self._publish_watermark()
@@ -109,7 +109,7 @@ class Driver:
         self._run()
 
     def fail(self, error: BaseException) -> None:
-        """Stop for good."""
+        """Stop for good: whatever it is that went wrong in the middle of a turn, the node cannot go on from there."""
         if not self._failed:
             self._failed = True
             self._on_failure(error)
@@ -178,15 +178,18 @@ class Driver:
             elif not self._failed:
                 try:
                     done(future.result())
-                except Exception as failure:  # noqa: BLE001 # as in `_run`
+                except BaseException as failure:  # noqa: BLE001 # as in `_run`
                     self.fail(failure)
 
         thread.submit(work).add_done_callback(on_finished)
 
     async def stop(self) -> None:
-        """Run nothing any more, and wait for the threads."""
-        self._failed = True
+        """Run nothing any more, and wait for the threads; after a failure not even that: a disk may never answer."""
+        failed, self._failed = self._failed, True
         if self._alarm is not None:
             self._alarm.cancel()
         for thread in (self._sync_thread, self._votes_thread, self._read_threads, self._slow_thread):
-            await asyncio.to_thread(thread.shutdown)
+            if failed:
+                thread.shutdown(wait=False, cancel_futures=True)
+            else:
+                await asyncio.to_thread(thread.shutdown)

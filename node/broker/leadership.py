@@ -74,7 +74,7 @@ class LeaderBalance:
     def hand_over_all(self) -> None:
         """Give every group led here to the living replica that holds most of it. Called again, it tries again."""
         for replica in self._multi.replicas.values():
-            if not replica.raft.is_leader or replica.raft.transferring_to is not None:
+            if not replica.raft.is_leader or replica.stopped is not None or replica.raft.transferring_to is not None:
                 continue
             best, best_match = 0, -1
             for voter in replica.voters:
