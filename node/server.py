@@ -19,6 +19,7 @@ from quorumlog.node.config import NodeConfig
 from quorumlog.node.coordination.plane import CoordinationPlane
 from quorumlog.node.coordination.view import Announcement, CoordinationView, NoCoordination
 from quorumlog.node.driver import Driver
+from quorumlog.node.errors import StorageFailed
 from quorumlog.node.metadata import decisions
 from quorumlog.node.rpc.founding import hand_over, identify_all
 from quorumlog.node.rpc.links import PeerLink, PeerLinks
@@ -93,13 +94,15 @@ class NodeServer:
         )
         for finding in self._opened.findings:
             log.warning("%s; %s", finding.message, finding.fix)
-        await self._servers.start(config)
+        await self._servers.listen(config)
         self._descriptor = self._describe(self._opened.identity.incarnation)
         founding = self._opened.identity.founding
         if founding is not None:
             self._begin(internal_pb2.Founding.FromString(founding.record))
         else:
             log.info("node %d waits to be founded into a cluster, or added to one", config.node_id)
+        # Last, because the first caller may already hand over a founding record, or ask who this is.
+        await self._servers.start()
 
     def _begin(self, founding: internal_pb2.Founding) -> None:
         """The node belongs to a cluster: carry its broker."""
@@ -216,14 +219,19 @@ class NodeServer:
         )
         if isinstance(record, client_pb2.Error):
             return client_pb2.InitClusterResponse(error=record)
-        if self.broker is not None:  # another call was faster
+        if self._is_member():  # another call was faster
             return self._already_founded()
         accepted = await self.found(record)
         if not accepted.accepted:
+            if self._is_member():
+                return self._already_founded()
             error = make_error(client_pb2.INVALID_REQUEST, accepted.message)
             return client_pb2.InitClusterResponse(error=error)
         # The others are told by the links, again and again until they know.
         return client_pb2.InitClusterResponse(cluster_id=record.cluster_id, voters=record.voters)
+
+    def _is_member(self) -> bool:
+        return self._broker is not None
 
     def _already_founded(self) -> client_pb2.InitClusterResponse:
         cluster_id = self._broker.founding.cluster_id.hex() if self._broker is not None else ""
@@ -334,10 +342,14 @@ class NodeServer:
             self.wake()
 
     def on_packet(self, peer: int, session_id: int, packet: Packet) -> None:
-        """Take a packet of a peer."""
-        if self._broker is not None:
+        """Take a packet of a peer. What a sane packet cannot bring about ends the node, as anything in a turn does."""
+        if self._broker is None or self._driver is None or self.failed.done():
+            return
+        try:
             self._broker.on_packet(peer, session_id, packet)
-            self.wake()
+        except BaseException as error:  # noqa: BLE001 # gRPC would end the stream, and the node go on with broken state
+            self._driver.fail(error)
+        self.wake()
 
     def on_disconnected(self, peer: int) -> None:
         """A peer's stream ended."""
@@ -423,8 +435,12 @@ class NodeServer:
     async def _watch_disk(self) -> None:
         """Refuse records before the disk is full: then reading, electing and trimming still work."""
         floor = self.config.disk_free_bytes_min
-        while self._broker is not None:
-            free = self._disk_free_bytes = shutil.disk_usage(self.config.data).free
+        while self._broker is not None and self._driver is not None:
+            try:
+                free = self._disk_free_bytes = shutil.disk_usage(self.config.data).free
+            except OSError as error:
+                self._driver.fail(StorageFailed(f"the disk of {self.config.data} is gone: {error}; bring it back"))
+                return
             full = free < floor
             if full and self._broker.gate.disk_full is None:
                 log.error("the disk of %s has only %d bytes free: records are refused", self.config.data, free)

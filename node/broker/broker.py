@@ -375,7 +375,10 @@ class Broker:
     @property
     def leads_with_peers(self) -> bool:
         """Whether a group that others could lead is still led here."""
-        return any(replica.raft.is_leader and len(replica.voters) > 1 for replica in self.multi.replicas.values())
+        return any(
+            replica.raft.is_leader and replica.stopped is None and len(replica.voters) > 1
+            for replica in self.multi.replicas.values()
+        )
 
     def fold_all(self) -> None:
         """Write a fold of every group into the next batch, so that the next start has little to replay."""

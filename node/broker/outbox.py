@@ -20,12 +20,13 @@ class Lane(Enum):
 
 @dataclass(slots=True)
 class Packet:
-    """Everything for one peer and lane in one turn. `raft` holds (group id, message)."""
+    """Everything for one peer and lane in one turn. `raft` holds (group id, message), `size_bytes` counts entries."""
 
     raft: list[tuple[int, Message]] = field(default_factory=list)
     forwarded: list[peer_pb2.Forwarded] = field(default_factory=list)
     forwarded_results: list[peer_pb2.ForwardedResult] = field(default_factory=list)
     coordination: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
 
 
 PACKET_SIZE_BYTES_MAX: Final = 4 << 20
@@ -41,7 +42,6 @@ class Outbox:
         self._send = send
         self._control: dict[int, Packet] = {}
         self._bulk: dict[int, Packet] = {}
-        self._bulk_bytes: dict[int, int] = {}
 
     def raft(self, group_id: int, message: Message) -> None:
         """Add a message of a group; appends that carry entries take the bulk lane."""
@@ -50,9 +50,8 @@ class Outbox:
             return
         packet = self._bulk.setdefault(message.to, Packet())
         packet.raft.append((group_id, message))
-        size_bytes = self._bulk_bytes.get(message.to, 0) + sum(len(entry.data) for entry in message.entries)
-        self._bulk_bytes[message.to] = size_bytes
-        if size_bytes >= PACKET_SIZE_BYTES_MAX:
+        packet.size_bytes += sum(len(entry.data) for entry in message.entries)
+        if packet.size_bytes >= PACKET_SIZE_BYTES_MAX:
             self._flush_bulk(message.to)
 
     def control(self, peer: int) -> Packet:
@@ -69,5 +68,4 @@ class Outbox:
             self._flush_bulk(peer)
 
     def _flush_bulk(self, peer: int) -> None:
-        self._bulk_bytes.pop(peer, None)
         self._send(peer, Lane.BULK, self._bulk.pop(peer))

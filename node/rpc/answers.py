@@ -22,13 +22,17 @@ from quorumlog.proto.errors import kind_of, make_error
 
 ERROR_METADATA_KEY: Final = "quorumlog-error-bin"
 ERROR_DOMAIN: Final = "quorumlog"
+MESSAGE_CHARACTERS_MAX: Final = 500
+"""A message stands in the metadata four times, and gRPC clients take 8 KiB of those by default."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 async def fail(context: Context, error: client_pb2.Error) -> NoReturn:
-    """End the call with `error`."""
+    """End the call with `error`. A message that repeats much of the request is cut, for metadata have little room."""
     kind = kind_of(error.code)
+    if len(error.message) > MESSAGE_CHARACTERS_MAX:
+        error.message = error.message[:MESSAGE_CHARACTERS_MAX] + "..."
     code = grpc.StatusCode[kind.grpc_status]
     text = f"{error.message}; {error.hint}" if error.hint else error.message
     status = Status(code=code.value[0], message=text)

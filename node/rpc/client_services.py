@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
@@ -16,6 +17,8 @@ from quorumlog.node.rpc.answers import Context, fail, unknown_fields, unknown_pr
 from quorumlog.proto import client_pb2
 from quorumlog.proto.client_pb2_grpc import AdminServicer, GroupsServicer, LogServicer
 from quorumlog.proto.errors import make_error
+
+log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION: Final = 1
 PRODUCE_IN_FLIGHT_MAX: Final = 4096
@@ -74,7 +77,12 @@ class _Service:
             if not answer.done():
                 answer.set_result(response)
 
-        give_up = ask(broker, reply)
+        try:
+            give_up = ask(broker, reply)
+        except Exception:
+            name = type(request).__name__
+            log.exception("a %s brought out a bug", name)
+            await fail(context, make_error(client_pb2.UNKNOWN, f"node {self._host.node_id} failed at a {name}"))
         self._host.wake()
         try:
             response = await answer

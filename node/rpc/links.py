@@ -19,9 +19,11 @@ from quorumlog.proto.peer_pb2_grpc import PeerStub
 log = logging.getLogger(__name__)
 
 QUEUE_PACKETS_MAX: Final = 1024
-"""Packets waiting for one lane; each holds at most about PACKET_SIZE_BYTES_MAX of entries, and raft's own limits of
-what
-is in flight bound their sum."""
+"""Packets waiting for one lane."""
+
+QUEUE_SIZE_BYTES_MAX: Final = 64 << 20
+"""Entries waiting for one lane, beyond the last packet. Raft bounds what is in flight per group, and a node leads
+hundreds: a peer that is frozen must not cost their sum."""
 
 FRAME_PACKETS_MAX: Final = 64
 RECONNECT_SECONDS_MIN: Final = 0.05
@@ -36,14 +38,17 @@ class _Lane:
         self._link = link
         self._lane = lane
         self._queue: deque[Packet] = deque()
+        self._queue_bytes = 0
         self._filled = asyncio.Event()
         self._connected = False
 
     def send(self, packet: Packet) -> bool:
         """Queue a packet; False when it was dropped because the lane is down or full."""
-        if not self._connected or len(self._queue) >= QUEUE_PACKETS_MAX:
+        full = len(self._queue) >= QUEUE_PACKETS_MAX or self._queue_bytes >= QUEUE_SIZE_BYTES_MAX
+        if full or not self._connected:
             return False
         self._queue.append(packet)
+        self._queue_bytes += packet.size_bytes
         self._filled.set()
         return True
 
@@ -56,9 +61,13 @@ class _Lane:
                     pause = RECONNECT_SECONDS_MIN
             except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
                 log.debug("stream %s to node %d broke: %s", self._lane.value, self._link.node_id, _reason(error))
+            except Exception:
+                # Whatever it was, a lane that ended here for good would part this node from its peer for good.
+                log.exception("stream %s to node %d broke", self._lane.value, self._link.node_id)
             finally:
                 was_connected, self._connected = self._connected, False
                 self._queue.clear()
+                self._queue_bytes = 0
             if was_connected:
                 self._link.on_disconnected()
             await asyncio.sleep(pause)
@@ -99,6 +108,7 @@ class _Lane:
                 await self._filled.wait()
                 continue
             packets = [self._queue.popleft() for _ in range(min(len(self._queue), self._frame_packets()))]
+            self._queue_bytes -= sum(packet.size_bytes for packet in packets)
             await call.write(frame_of(packets, self._link.incarnation))
 
     def _frame_packets(self) -> int:

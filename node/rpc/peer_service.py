@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from quorumlog.node.broker.outbox import Packet
 from quorumlog.node.errors import EntryCorrupt, UnknownEntryKind
@@ -111,4 +112,10 @@ class PeerService(PeerServicer):
         context: grpc.aio.ServicerContext[peer_pb2.FoundRequest, peer_pb2.FoundResponse],
     ) -> peer_pb2.FoundResponse:
         """Take the founding record."""
-        return await self._host.found(internal_pb2.Founding.FromString(request.founding))
+        try:
+            founding = internal_pb2.Founding.FromString(request.founding)
+        except DecodeError as error:
+            return peer_pb2.FoundResponse(message=f"the founding record cannot be read: {error}")
+        if not founding.voters or not {node.node_id for node in founding.nodes}.issuperset(founding.voters):
+            return peer_pb2.FoundResponse(message="the founding record names no voters, or some that are not its nodes")
+        return await self._host.found(founding)

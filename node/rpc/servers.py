@@ -23,6 +23,9 @@ from quorumlog.proto.client_pb2_grpc import (
 from quorumlog.proto.peer_pb2_grpc import add_PeerServicer_to_server
 
 STOP_GRACE_SECONDS: Final = 0.5
+CALLS_MAX: Final = 20_000
+"""Calls and streams at a time on each server, over all connections: what the broker keeps for those that wait (polls,
+subscriptions, reads, sessions) is bounded by it. One more is answered RESOURCE_EXHAUSTED."""
 
 
 class Host(ClientHost, PeerHost, Protocol):
@@ -43,9 +46,9 @@ class Servers:
         """Where clients are listened for, with the port that was chosen where the configuration says 0."""
         self.peer_address = ""
 
-    async def start(self, config: NodeConfig) -> None:
-        """Begin to listen. Raises PortTaken."""
-        client, peer = grpc.aio.server(options=SERVER_OPTIONS), grpc.aio.server(options=SERVER_OPTIONS)
+    async def listen(self, config: NodeConfig) -> None:
+        """Take the ports, so that the addresses are known; nobody is answered yet. Raises PortTaken."""
+        client, peer = (grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX) for _ in range(2))
         add_LogServicer_to_server(LogService(self._host), client)
         add_GroupsServicer_to_server(GroupsService(self._host), client)
         add_AdminServicer_to_server(AdminService(self._host), client)
@@ -59,6 +62,9 @@ class Servers:
         self.client_address = _listen(client, config.client_address, "client_address")
         self.peer_address = _listen(peer, config.peer_address, "peer_address")
         self._servers = [client, peer]
+
+    async def start(self) -> None:
+        """Begin to answer."""
         for server in self._servers:
             await server.start()
 
