@@ -14,7 +14,7 @@ from quorumlog.demo.children import Child, ChildFailed
 from quorumlog.demo.files import Ack, read_acks
 from quorumlog.demo.screen import Screen
 from quorumlog.dev_cluster import DevCluster
-from quorumlog.errors import QuorumlogError
+from quorumlog.errors import NoLeader, QuorumlogError
 
 TOPIC = "processes"
 GROUP = "usage"
@@ -189,34 +189,47 @@ class Story:
     async def _kill_leader(self, client: aio.Client) -> Kill:
         ends = await client.offsets(TOPIC, at="latest")
         partition = max(ends, key=lambda number: ends[number])
-        described = (await client.topics.describe(TOPIC)).partitions[partition]
-        assert described.leader is not None, "a partition that takes records has a leader"
-        node = self._cluster.nodes[described.leader]
+        leader, term = await self._leader(client, partition, after_term=0)
+        node = self._cluster.nodes[leader]
         at = monotonic()
         os.kill(node.pid, signal.SIGKILL)
         self._screen.event(
-            f"killed node {node.node_id} (pid {node.pid}, SIGKILL), the leader of partition {partition} in term "
-            f"{described.leader_epoch}"
+            f"killed node {leader} (pid {node.pid}, SIGKILL), the leader of partition {partition} in term {term}"
         )
-        after = await self._new_term(client, partition, described.leader_epoch)
-        return Kill(node.node_id, node.pid, partition, at, described.leader_epoch, after)
+        try:
+            successor, term_after = await self._leader(client, partition, after_term=term)
+        except NoLeader:
+            return Kill(leader, node.pid, partition, at, term, term)
+        self._screen.event(f"node {successor} leads partition {partition} in term {term_after}")
+        return Kill(leader, node.pid, partition, at, term, term_after)
 
-    async def _new_term(self, client: aio.Client, partition: int, before: int) -> int:
+    async def _leader(self, client: aio.Client, partition: int, after_term: int) -> tuple[int, int]:
+        """Return the node that says itself that it leads a partition in a term above `after_term`, and its term.
+
+        Raises:
+            NoLeader: none does within ELECTION_SECONDS.
+        """
         deadline = monotonic() + ELECTION_SECONDS
-        term = before
         while monotonic() < deadline:
             self._watch()
             try:
-                now = (await client.topics.describe(TOPIC, timeout=2.0)).partitions[partition]
+                nodes = (await client.cluster.status(timeout=2.0)).nodes
             except QuorumlogError as error:
                 if not error.retriable:
                     raise
-                continue
-            if now.leader is not None and now.leader_epoch != before:
-                self._screen.event(f"node {now.leader} leads partition {partition} in term {now.leader_epoch}")
-                return now.leader_epoch
+                nodes = ()
+            found = [
+                (replica.leader_epoch, node.node_id)
+                for node in nodes
+                for replica in node.replicas
+                if (replica.topic, replica.partition, replica.leader) == (TOPIC, partition, node.node_id)
+                and replica.leader_epoch > after_term
+            ]
+            if found:
+                term, leader = max(found)
+                return leader, term
             await asyncio.sleep(POLL_SECONDS)
-        return term
+        raise NoLeader(f"nobody leads partition {partition} in a term above {after_term}")
 
     async def _restart(self, node_id: int) -> Child:
         config = self._cluster.nodes[node_id].config
