@@ -8,7 +8,7 @@ from typing import Any
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.groups import MemberStream
 from quorumlog.proto import client_pb2 as pb
-from world import SimNode, World
+from tests.simulation.world import SimNode, World
 
 PATIENCE_SECONDS = 0.4
 """After this long a client learns that something it sent, or the answer, went missing."""
@@ -135,6 +135,7 @@ class GroupStream:
         self.world = world
         self.node = node
         self.open = True
+        self.sent_at = world.clock.now()
         self._on_message = on_message
         self._on_end = on_end
         self._session_id = node.session_id

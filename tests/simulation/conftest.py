@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
 
-# The world beside the tests is imported by its name.
-sys.path.insert(0, str(Path(__file__).parent))
+# The helpers beside the tests are imported as tests.simulation.*, the name under which mypy knows them. Behind
+# everything else, so that the top-level folders do not hide a package.
+sys.path.append(str(Path(__file__).parents[2]))

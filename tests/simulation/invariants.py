@@ -1,4 +1,4 @@
-"""What must hold at every moment in a simulated cluster, checked while it runs. Stronger than any history of clients."""
+"""What must hold at every moment in a simulated cluster, checked while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, EntryHeader, decode_header
 from quorumlog.proto.batch import read_stored_header
 from quorumlog.raft import Entry, EntryKind, LogIndex
-from world import Watcher, World
+from tests.simulation.world import Watcher, World
 
 
 class Invariants(Watcher):

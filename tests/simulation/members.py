@@ -1,4 +1,4 @@
-"""A member of a consumer group under virtual time: the shipped member and fetch cores, and a handler that takes time."""
+"""A group member under virtual time: the shipped member and fetch cores, and a handler that takes time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from channel import Channel, GroupStream
-from producers import Lookup
 from quorumlog.backoff import full_jitter
 from quorumlog.cursor import Chunk, Cursor
 from quorumlog.errors import ConnectionFailed, QuorumlogError, from_wire
@@ -15,7 +13,9 @@ from quorumlog.fetching import Fetch, FetchCore, FetchSettings
 from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Revoked
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.records import Offset, Record, TopicPartition
-from world import World
+from tests.simulation.channel import Channel, GroupStream
+from tests.simulation.producers import Lookup
+from tests.simulation.world import World
 
 COMMIT_SECONDS = 0.3
 COMMIT_ANSWER_SECONDS = 2.0
@@ -316,9 +316,7 @@ class SimMember:
                 self.core.back_off(cursor, _broken(address), self.world.clock.now())
             self.pump()
 
-        self.channel.ask(
-            address, lambda broker, reply: broker.offsets.list_offsets(request, reply), answered, lost
-        )
+        self.channel.ask(address, lambda broker, reply: broker.offsets.list_offsets(request, reply), answered, lost)
 
     def _fetch(self, fetch: Fetch) -> None:
         request = fetch.request(self.core.settings)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from channel import CLIENTS
 from quorumlog.proto import client_pb2 as pb
-from world import World
+from tests.simulation.channel import CLIENTS
+from tests.simulation.world import World
 
 NEVER = 1e9
+
+CLEAN_STOP_SECONDS = 0.5
 
 OFTEN: Mapping[str, float] = {
     "kill_leader": 1.5,
@@ -115,7 +117,7 @@ class Nemesis:
                 node.stop()
                 self._start_later(node.node_id, self.rng.uniform(0.01, 1.0))
 
-        self.world.after(0.5, end)
+        self.world.after(CLEAN_STOP_SECONDS, end)
 
     def hold_syncs(self) -> None:
         """A disk finishes no sync for a while."""

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from channel import Channel
 from quorumlog.backoff import full_jitter
 from quorumlog.encoding import encode
 from quorumlog.errors import ConnectionFailed, QuorumlogError, from_wire
@@ -16,7 +15,8 @@ from quorumlog.pending import PendingBatch
 from quorumlog.producer_core import ProducerCore, ProducerSettings
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import kind_of
-from world import World
+from tests.simulation.channel import Channel
+from tests.simulation.world import World
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class SimProducer:
                 return
             self.producer_id = response.producer_id
             self.core = ProducerCore(self._settings, response.producer_id, response.producer_epoch, self.rng)
-            self.core.on_topic_gone = lambda topic: self.lookup.cache.topics.pop(topic, None)
+            self.core.on_topic_gone = self._forget
             self.pump()
 
         self.channel.ask(
@@ -112,6 +112,9 @@ class SimProducer:
             answered,
             lambda: self.world.after(full_jitter(3, self.rng), self._init),
         )
+
+    def _forget(self, topic: str) -> None:
+        self.lookup.cache.topics.pop(topic, None)
 
     def send(self, topic: str, partition: int, value: bytes) -> None:
         """Send one record, as soon as the topic is known."""

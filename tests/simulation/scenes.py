@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cluster import create_topic
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.batch import encode_columns, header_for, seal
-from world import Pace, SimNode, World
+from tests.simulation.cluster import create_topic
+from tests.simulation.world import Pace, SimNode, World
 
 FAST = Pace(tick_seconds=0.02, retention_check_seconds=0.2, produce_timeout_seconds=5.0)
 
@@ -65,7 +65,12 @@ def others(world: World, node: SimNode) -> list[SimNode]:
 
 
 def batch(
-    values: list[bytes], *, producer_id: int = 0, epoch: int = 0, sequence: int = 0, timestamp_ms: int = 1_700_000_000_000
+    values: list[bytes],
+    *,
+    producer_id: int = 0,
+    epoch: int = 0,
+    sequence: int = 0,
+    timestamp_ms: int = 1_700_000_000_000,
 ) -> pb.RecordBatch:
     """A sealed batch."""
     stamps = [timestamp_ms] * len(values)
@@ -96,7 +101,7 @@ def produce(
 
 def acked(world: World, results: list[pb.ProduceResult], seconds: float = 10.0) -> pb.ProduceResult:
     """The result, which must come in time and be no error."""
-    result = answer(world, results, seconds)
+    result: pb.ProduceResult = answer(world, results, seconds)
     assert not result.HasField("error"), result.error
     return result
 

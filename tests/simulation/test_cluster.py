@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster import Run
+
+from tests.simulation.cluster import Run
 
 SEEDS = 200
 CHUNK = 10
@@ -40,12 +41,12 @@ def test_every_acknowledged_record_is_there_once_and_in_order_on_every_replica(s
 @pytest.mark.parametrize("seed", [1, 12])
 def test_the_same_seed_gives_the_same_trace_whatever_the_hash_seed(seed: int) -> None:
     here = run(seed)
-    program = f"from test_cluster import run; print('trace', run({seed}))"
+    program = f"from tests.simulation.test_cluster import run; print('trace', run({seed}))"
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(
             [sys.executable, "-c", program],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[2],
             env=environment,
             capture_output=True,
             text=True,

@@ -6,13 +6,14 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from cluster import create_topic
-from members import Delivery, SimMember
-from producers import SimProducer
+
 from quorumlog.node.coordination.view import CoordinationView, LeaderHint, NodeFigures
 from quorumlog.raft import NodeId, Term
-from scenes import founded, leader, values_on
-from world import World
+from tests.simulation.cluster import create_topic
+from tests.simulation.members import Delivery, SimMember
+from tests.simulation.producers import SimProducer
+from tests.simulation.scenes import founded, leader, values_on
+from tests.simulation.world import World
 
 
 class LyingCoordination:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from cluster import committed_offsets, create_topic
-from members import Delivery, SimMember
-from producers import SimProducer
+
 from quorumlog.fetching import FetchSettings
 from quorumlog.node.metadata.topics import GROUPS_TOPIC
-from scenes import FAST, founded, leader, leaders
-from world import Pace, SimNode, World
+from tests.simulation.cluster import committed_offsets, create_topic
+from tests.simulation.members import Delivery, SimMember
+from tests.simulation.producers import SimProducer
+from tests.simulation.scenes import FAST, founded, leader, leaders
+from tests.simulation.world import Pace, SimNode, World
 
 GROUP = "g"
 PARTITIONS = 6

@@ -10,7 +10,7 @@ from quorumlog.node.replica.producers import PRODUCER_TTL_MS
 from quorumlog.partition_sender import PartitionSender
 from quorumlog.pending import PendingBatch
 from quorumlog.proto import client_pb2 as pb
-from scenes import (
+from tests.simulation.scenes import (
     acked,
     answer,
     batch,
@@ -22,7 +22,7 @@ from scenes import (
     values_on,
     with_topic,
 )
-from world import World
+from tests.simulation.world import World
 
 
 def test_a_retry_of_a_committed_batch_gets_its_offset_and_is_not_appended_again() -> None:
@@ -195,15 +195,16 @@ def test_a_producer_sends_again_in_order_when_the_leader_knows_it_not_because_it
     for answered in ("lost", "refused"):
         now = sender.retry_at + 1.0
         attempts = [sender.next_attempt(now, linger=0.0, batch_size=1, idle=True) for _ in range(2)]
-        assert attempts[0] is not None
-        assert attempts[1] is not None
+        first, second = attempts
+        assert first is not None
+        assert second is not None
         if answered == "lost":
-            for attempt in attempts:
+            for attempt in (first, second):
                 sender.refused(attempt, Retriable("lost", outcome=Outcome.UNKNOWN), now)
         else:
             unknown = Fatal("who?", code="UNKNOWN_PRODUCER", outcome=Outcome.UNKNOWN)
-            sender.refused(attempts[1], unknown, now)
-            sender.refused(attempts[0], Retriable("not now", outcome=Outcome.NOT_APPENDED), now)
+            sender.refused(second, unknown, now)
+            sender.refused(first, Retriable("not now", outcome=Outcome.NOT_APPENDED), now)
     assert not sender.failed
     now = sender.retry_at + 1.0
     again = [sender.next_attempt(now, linger=0.0, batch_size=1, idle=True) for _ in range(2)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quorumlog.proto import client_pb2 as pb
-from scenes import (
+from tests.simulation.scenes import (
     acked,
     batch,
     fetch,
@@ -16,7 +16,7 @@ from scenes import (
     replica_of,
     with_topic,
 )
-from world import SimNode, World
+from tests.simulation.world import SimNode, World
 
 
 def deposed_leader(world: World, tail: list[bytes]) -> tuple[SimNode, SimNode]:
@@ -33,9 +33,7 @@ def deposed_leader(world: World, tail: list[bytes]) -> tuple[SimNode, SimNode]:
     for node in rest:
         replica = replica_of(node)
         replica.raft.report_unreachable(replica.raft.leader_id)
-    world.run_until(
-        lambda: any(node in rest for node in leaders(world)), 20.0, "the majority does not elect a leader"
-    )
+    world.run_until(lambda: any(node in rest for node in leaders(world)), 20.0, "the majority does not elect a leader")
     new = leaders(world)[0]
     assert replica_of(old).leads, "the scene needs a leader that does not know better"
     return old, new

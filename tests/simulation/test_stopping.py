@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quorumlog.proto import client_pb2 as pb
-from scenes import acked, answer, batch, leader, leaders, produce, replica_of, values_on, with_topic
+from tests.simulation.scenes import acked, answer, batch, leader, leaders, produce, replica_of, values_on, with_topic
 
 
 def test_a_stopping_node_hands_its_leadership_over_within_moments_and_without_an_election_timeout() -> None:

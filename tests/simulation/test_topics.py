@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from cluster import create_topic
+
 from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import group_range
 from quorumlog.proto import client_pb2 as pb
-from scenes import (
+from tests.simulation.cluster import create_topic
+from tests.simulation.scenes import (
     acked,
     answer,
     batch,
@@ -23,7 +24,7 @@ from scenes import (
     values_on,
     with_topic,
 )
-from world import SimNode, World
+from tests.simulation.world import SimNode, World
 
 
 def delete_topic(world: World, name: str = "t") -> None:

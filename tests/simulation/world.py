@@ -1,6 +1,7 @@
-"""A whole cluster in one thread under virtual time: the shipped brokers over memory storage and a network made of a heap.
+"""A whole cluster in one thread under virtual time: the shipped brokers over memory storage and a heap for a network.
 
-Everything random comes from one seed, so a run can be replayed event by event. `trace` is a running hash of what happened.
+Everything random comes from one seed, so a run can be replayed event by event. `trace` is a running hash of what
+happened.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.database import MemoryDatabase
 from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.group_read import ReadPlan, read_records
-from quorumlog.node.storage.identity import Founding, Founder, save_identity
+from quorumlog.node.storage.identity import Founder, Founding, save_identity
 from quorumlog.node.storage.memory_files import MemoryFileSystem
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.opening import open_node
@@ -92,6 +93,8 @@ class WatchedBroker(Broker):
 
 class Losable(Protocol):
     """Something that ends with the process it goes to."""
+
+    sent_at: float
 
     def lose(self) -> None:
         """The process is gone."""
@@ -316,7 +319,7 @@ class World:
         seed: int,
         nodes: int = 3,
         group_settings: GroupSettings | None = None,
-        pace: Pace = Pace(),  # noqa: B008 - frozen
+        pace: Pace = Pace(),
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -382,7 +385,8 @@ class World:
         """Run until `condition` holds; fail after `seconds` of virtual time."""
         until = self.clock.now() + seconds
         while not condition():
-            assert self._events and self._events[0][0] <= until, f"seed {self.seed}: {what} not within {seconds} s"
+            due = self._events[0][0] if self._events else float("inf")
+            assert due <= until, f"seed {self.seed}: {what} within {seconds} s"
             self.step()
 
     def note(self, text: str) -> None:
