@@ -2061,7 +2061,7 @@ class InitClusterRequest(_message.Message):
     """empty: drawn"""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundingNode]:
-        """the nodes to found it from, by client address; the one asked is among them"""
+        """the nodes to found it from, by peer address; the one asked is among them"""
 
     def __init__(
         self,

@@ -341,6 +341,13 @@ class LocalCluster:
             node.clean_up()
         LocalCluster.running.remove(self)
 
+    def bugs(self) -> list[str]:
+        """What the nodes have logged that only a bug can bring about. Bytes that are no message are not one."""
+        lines = [line for node in self.nodes for line in node.output().splitlines()]
+        return [
+            line for line in lines if " CRITICAL " in line or ("Unexpected [" in line and "DecodeError" not in line)
+        ]
+
     def logs(self) -> Iterator[tuple[str, str]]:
         """(title, last lines) of every node's log."""
         for node in self.nodes:

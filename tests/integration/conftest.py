@@ -22,6 +22,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield cluster.up()
     finally:
         cluster.clean_up()
+    assert cluster.bugs() == []
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
     finally:
         for cluster in made:
             cluster.clean_up()
+    assert [bug for cluster in made for bug in cluster.bugs()] == []
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield cluster.up()
     finally:
         cluster.clean_up()
+    assert cluster.bugs() == []
 
 
 def test_stopping_node_hands_over_and_producing_goes_on(trio: LocalCluster) -> None:

@@ -21,6 +21,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield cluster.up()
     finally:
         cluster.clean_up()
+    assert cluster.bugs() == []
 
 
 def test_leader_killed_in_the_middle_of_a_stream(trio: LocalCluster) -> None:
