@@ -89,6 +89,7 @@ class Run:
         self.producers = [SimProducer(world) for _ in range(2)]
         self.all_members: list[SimMember] = []
         self.members = [self._new_member(), self._new_member()]
+        self.struck: dict[str, int] = {}
         self._counts: dict[tuple[int, str, int], int] = defaultdict(int)
         self._sending = True
 
@@ -132,6 +133,7 @@ class Run:
         world.run(self.swarm.seconds)
         self._sending = False
         nemesis.end()
+        self.struck = nemesis.struck
         world.heal()
         world.run(CLEAN_STOP_SECONDS + 0.1)  # what had begun to stop has stopped
         world.start_all()
@@ -140,6 +142,11 @@ class Run:
         self._wait(self._replicas_equal, "replicas do not become equal")
         self.invariants.check()
         self._check_end()
+
+    @property
+    def acked(self) -> int:
+        """How many records were acknowledged."""
+        return sum(one.acked for producer in self.producers for one in producer.sent)
 
     def _send(self, number: int) -> None:
         if not self._sending:
