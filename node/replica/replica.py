@@ -61,6 +61,9 @@ FOLD_SIZE_BYTES_MIN: Final = 4 << 20
 FOLD_AMPLIFICATION_MIN: Final = 16
 """A fold is not written before this many times its own size has been applied."""
 
+FOLDS_MAX: Final = 32
+"""Kept of one group, spread over its log; a log is cut at a fold, and a start looks at all of them."""
+
 Result = object
 Reply = Callable[[Result], None]
 
@@ -186,6 +189,9 @@ class Replica:
         snapshot = self.machine.snapshot()
         batch.put(Family.STATE, state_key(self.group_id, applied), snapshot)
         self.folds.append(applied)
+        if len(self.folds) > FOLDS_MAX:
+            spare = min(range(1, FOLDS_MAX), key=lambda place: self.folds[place + 1] - self.folds[place - 1])
+            batch.delete(Family.STATE, state_key(self.group_id, self.folds.pop(spare)))
         self._fold_size_bytes = len(snapshot)
         self._bytes_since_fold = 0
 

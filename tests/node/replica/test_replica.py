@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.node.replica.replica import Committed
-from tests.node.replica.rig import Answers, Rig, append
+from quorumlog.node.errors import ReplicaStopped
+from quorumlog.node.groups.state import GroupsState
+from quorumlog.node.replica import replica as replica_module
+from quorumlog.node.replica.machine import CommandMachine
+from quorumlog.node.replica.producers import Verdict
+from quorumlog.node.replica.replica import FOLDS_MAX, LOST, Committed
+from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.keys import INDEX_MAX, state_key
+from quorumlog.proto import internal_pb2
+from quorumlog.proto.batch import header_for
+from quorumlog.raft import EntryKind, Message, MessageType, NodeId, NotLeader, Term
+from tests.node.replica.rig import WALL_MS, Answers, Rig, append
 
 
 @pytest.fixture
@@ -39,3 +49,173 @@ def test_a_read_confirmed_in_the_turn_that_removes_its_group_is_refused(rig: Rig
     rig.multi.touch(doomed)
     rig.settle()
     assert answers.results == [False]
+
+
+def deposed_by(rig: Rig, group_id: int, term: int) -> None:
+    """Node 2 leads the group from `term` on."""
+    rig.step(group_id, Message(MessageType.HEARTBEAT, NodeId(2), NodeId(1), Term(term)))
+
+
+def test_who_waits_is_told_when_leadership_is_lost(rig: Rig) -> None:
+    replica, answers = rig.leader(7, voters=(1, 2, 3)), Answers()
+    append(rig, replica, answers)
+    rig.pump()
+    deposed_by(rig, 7, 2)
+    rig.settle()
+    assert answers.results == [LOST]
+    assert not replica.leads
+    with pytest.raises(NotLeader):
+        append(rig, replica, answers)
+
+
+def test_who_waits_is_told_even_when_leadership_is_won_back_before_anybody_looks(rig: Rig) -> None:
+    replica, answers = rig.leader(7), Answers()
+    append(rig, replica, answers)
+    rig.roles.clear()
+    deposed_by(rig, 7, 2)
+    replica.raft.campaign()
+    rig.settle()
+    assert replica.raft.term > 2
+    assert answers.results == [LOST], "it may have been replaced meanwhile, so nothing is promised"
+    assert rig.roles[-1] == (7, True)
+
+
+def test_a_read_waits_for_a_quorum_and_is_refused_with_the_leadership(rig: Rig) -> None:
+    replica, confirmed, lost = rig.leader(7, voters=(1, 2, 3)), Answers(), Answers()
+    rig.acknowledge(replica, 2)
+    rig.settle()
+    replica.read_index(confirmed)
+    rig.multi.touch(replica)
+    rig.settle()
+    assert not confirmed.results
+    rounds = [message.context for _, message in rig.sent if message.type is MessageType.HEARTBEAT]
+    rig.step(7, Message(MessageType.HEARTBEAT_RESPONSE, NodeId(3), NodeId(1), replica.raft.term, context=max(rounds)))
+    rig.settle()
+    assert confirmed.results == [True]
+    replica.read_index(lost)
+    rig.multi.touch(replica)
+    rig.pump()
+    deposed_by(rig, 7, 2)
+    rig.settle()
+    assert lost.results == [False]
+
+
+def test_a_read_before_the_first_commit_of_a_term_waits_for_it(rig: Rig) -> None:
+    replica, answers = rig.leader(7, voters=(1, 2, 3)), Answers()
+    replica.read_index(answers)
+    rig.multi.touch(replica)
+    rig.settle()
+    assert (replica.ready_to_decide, answers.results) == (False, [])
+    rig.acknowledge(replica, 2)
+    rig.settle()
+    assert replica.ready_to_decide
+    rounds = [message.context for _, message in rig.sent if message.type is MessageType.HEARTBEAT]
+    rig.step(7, Message(MessageType.HEARTBEAT_RESPONSE, NodeId(2), NodeId(1), replica.raft.term, context=max(rounds)))
+    rig.settle()
+    assert answers.results == [True]
+
+
+def test_a_duplicate_in_the_tail_waits_for_the_entry_that_holds_it(rig: Rig) -> None:
+    replica, first, second = rig.leader(7, voters=(1, 2, 3)), Answers(), Answers()
+    rig.acknowledge(replica, 2)
+    rig.settle()
+    append(rig, replica, first, values=2, producer=(5, 0, 0))
+    assert replica.partition is not None
+    again = replica.partition.judge(header_for(2, first_timestamp_ms=WALL_MS, producer_id=5))
+    assert again.verdict is Verdict.DUPLICATE
+    assert again.batch is not None
+    replica.await_entry(again.batch.index, second)
+    rig.settle()
+    assert not second.results
+    rig.acknowledge(replica, 2)
+    rig.settle()
+    assert len(first.results) == len(second.results) == 1
+    assert isinstance(second.results[0], Committed)
+
+
+def test_a_new_leader_knows_the_batches_of_its_uncommitted_tail(rig: Rig) -> None:
+    replica = rig.leader(7, voters=(1, 2, 3))
+    rig.acknowledge(replica, 2)
+    append(rig, replica, Answers(), values=2, producer=(5, 0, 0))
+    rig.settle()
+    deposed_by(rig, 7, 2)
+    rig.settle()
+    assert replica.partition is not None
+    header = header_for(2, first_timestamp_ms=WALL_MS, producer_id=5)
+    assert replica.partition.judge(header).verdict is Verdict.APPEND, "a follower judges nothing, and forgets its tail"
+    replica.raft.campaign()
+    rig.settle()
+    for kind in (MessageType.PRE_VOTE_RESPONSE, MessageType.VOTE_RESPONSE):
+        rig.step(7, Message(kind, NodeId(3), NodeId(1), Term(3)))
+        rig.settle()
+    assert replica.leads
+    assert replica.partition.judge(header).verdict is Verdict.DUPLICATE
+    assert replica.log_end_offset == 2
+
+
+def test_time_in_a_log_never_goes_back_whatever_the_clocks_say(rig: Rig) -> None:
+    replica = rig.leader(7)
+    late = append(rig, replica, Answers(), wall_ms=WALL_MS + 5000)
+    early = append(rig, replica, Answers(), wall_ms=WALL_MS - 5000)
+    assert (late.append_time_ms, early.append_time_ms) == (WALL_MS + 5000, WALL_MS + 5000)
+
+
+def test_a_restart_replays_to_the_same_state(rig: Rig) -> None:
+    replica = rig.leader(7)
+    for number in range(4):
+        append(rig, replica, Answers(), producer=(5, 0, number))
+        rig.settle()
+    assert replica.partition is not None
+    before = replica.partition.snapshot()
+    rig.restart()
+    again = rig.leader(7)
+    rig.settle()
+    assert again.partition is not None
+    assert again.partition.judge(header_for(1, first_timestamp_ms=0, producer_id=5, base_sequence=3)).batch is not None
+    assert again.partition.next_offset == internal_pb2.PartitionSnapshot.FromString(before).next_offset
+
+
+def test_a_command_of_a_later_release_stops_its_group_and_no_other(rig: Rig) -> None:
+    machine = CommandMachine(GroupsState())
+    replica = rig.add(7, machine=machine)
+    other = rig.leader(8)
+    replica.raft.campaign()
+    rig.multi.touch(replica)
+    rig.settle()
+    answers, read = Answers(), Answers()
+    replica.propose(EntryKind.COMMAND, b"\xff\xff", wall_ms=WALL_MS, reply=answers)
+    replica.read_index(read)
+    rig.multi.touch(replica)
+    rig.settle()
+    assert replica.stopped is not None
+    assert "index 2" in replica.stopped
+    assert answers.results == [LOST]
+    assert replica.raft.applied == 1
+    with pytest.raises(ReplicaStopped):
+        replica.propose(EntryKind.COMMAND, b"", wall_ms=WALL_MS, reply=answers)
+    with pytest.raises(NotLeader):
+        replica.read_index(read)
+    assert not replica.leads
+    append(rig, other, answers)
+    rig.settle()
+    assert isinstance(answers.results[-1], Committed)
+
+
+def folds_stored(rig: Rig, group_id: int) -> int:
+    return len(rig.storage.scan(Family.STATE, state_key(group_id, 0), state_key(group_id, INDEX_MAX)))
+
+
+def test_a_log_without_retention_keeps_few_folds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "FOLD_SIZE_BYTES_MIN", 1)
+    monkeypatch.setattr(replica_module, "FOLD_AMPLIFICATION_MIN", 0)
+    replica = rig.leader(7)
+    for _ in range(5 * FOLDS_MAX):
+        append(rig, replica, Answers())
+        rig.settle()
+    assert FOLDS_MAX // 2 <= len(replica.folds) <= FOLDS_MAX
+    assert folds_stored(rig, 7) == len(replica.folds)
+    gaps = [later - earlier for earlier, later in zip(replica.folds, replica.folds[1:], strict=False)]
+    assert max(gaps) <= 5 * FOLDS_MAX // 8, "and they are spread over the log, so that it can be cut anywhere about"
+    rig.restart()
+    again = rig.leader(7)
+    assert again.high_watermark == 5 * FOLDS_MAX
