@@ -18,7 +18,7 @@ import quorumlog
 from quorumlog.demo.comparer import judge
 from quorumlog.demo.files import Ack, Consumed, acks_path, consumed_path
 from quorumlog.demo.samples import Identity, Sample, encode
-from tests.integration.cluster import LocalCluster, eventually
+from tests.integration.cluster import LocalCluster
 from tests.integration.conftest import MakeCluster
 
 SECONDS = 60.0
@@ -215,11 +215,11 @@ def test_the_cluster_tells_its_nodes_and_hands_leaderships_over(program: Program
     assert all(node["storage"]["syncs"] > 0 for node in status["nodes"])
     leader = program.json("topic", "describe", name)["partitions"][0]["leader"]
     other = leader % 3 + 1
-    program.run("cluster", "transfer", name, 0, "--to", other)
-    eventually(
-        "the other node leads",
-        lambda: program.json("topic", "describe", name)["partitions"][0]["leader"] == other,
-    )
+    assert program.lines("cluster", "transfer", name, 0, "--to", other) == [f"node {other} leads {name}[0]"]
+    no_replica = program.run("cluster", "transfer", name, 0, "--to", 9, code=1)
+    assert f"node 9 has no replica of topic '{name}' partition 0" in no_replica.stderr
+    assert "choose one of the nodes" in no_replica.stderr
+    assert "has partitions 0 to 0, not 5" in program.run("cluster", "transfer", name, 5, "--to", 1, code=1).stderr
     assert program.lines("cluster", "status")[0].startswith(f"cluster {status['cluster_id']}, led by node ")
 
 
