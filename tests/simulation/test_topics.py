@@ -218,3 +218,34 @@ def test_a_leader_cut_off_from_its_followers_steps_down() -> None:
     isolate(world, node)
     world.run(3.0)
     assert node not in leaders(world)
+
+
+def test_a_replica_removed_in_the_turn_in_which_its_read_is_confirmed_is_let_go_in_peace() -> None:
+    world, topic_id = with_topic()
+    node = leader(world)
+    broker = node.broker
+    assert broker is not None
+    cluster, replica = broker.multi.replicas[1], replica_of(node)
+    before = cluster.raft.commit_index
+    deleter = next(one for one in world.nodes.values() if one.broker is not None and one.broker.cluster.decides)
+    assert deleter.broker is not None
+    deleter.broker.admin.delete_topic(pb.DeleteTopicRequest(name="t"), lambda response: None)
+    deleter.pump()
+    request = pb.ListOffsetsRequest()
+    request.partitions.add(topic_id=topic_id, partition=0, latest=True)
+    listed: list[pb.ListOffsetsResponse] = []
+    broker.offsets.list_offsets(request, listed.append)
+    node.pump()
+
+    # Both pieces of news wait for one turn of the node, the removal in front.
+    node.pump = lambda: None  # type: ignore[method-assign]
+    world.run_until(
+        lambda: cluster.raft.commit_index > before and bool(replica.raft._core.read_states), 5.0, "the news do not come"
+    )
+    del node.pump
+    broker.multi._dirty.pop(replica.group_id)
+    broker.multi.touch(replica)
+    node.pump()
+    world.run(1.0)
+    assert listed[0].offsets[0].error.code in (pb.NOT_LEADER, pb.UNKNOWN_TOPIC)
+    assert rows_of(node, replica.group_id) == 0
