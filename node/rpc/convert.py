@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from quorumlog.node.broker.outbox import Packet
+from quorumlog.node.errors import EntryCorrupt
 from quorumlog.node.storage.entry import check_entry
 from quorumlog.proto import peer_pb2
-from quorumlog.raft import Entry, LogIndex, Message, MessageType, NodeId, Term
+from quorumlog.proto.batch import PACKED_HEADER_BYTES
+from quorumlog.raft import Entry, EntryKind, LogIndex, Message, MessageType, NodeId, Term
 
 
 def frame_of(packets: Iterable[Packet], incarnation: bytes) -> peer_pb2.Frame:
@@ -83,4 +85,6 @@ def _from_wire(wire: peer_pb2.RaftMessage, sender: NodeId, receiver: NodeId) -> 
 def _entry(group_id: int, index: int, data: bytes) -> Entry:
     """An entry as it came, both of its checks made: what is written here was not damaged on the way."""
     header = check_entry(data, group_id, index)
+    if header.kind is EntryKind.RECORDS and header.payload_length < PACKED_HEADER_BYTES:
+        raise EntryCorrupt(f"the batch of entry {index} of group {group_id} ends within its header")
     return Entry(LogIndex(index), Term(header.term), header.kind, data)
