@@ -129,7 +129,6 @@ class StatusPath:
                 f"node {held.node_id} holds the log only up to index {held.match_index}",
                 fix=f"bring node {held.node_id} back, so that it catches up",
             )
-        yield from self._cluster_findings()
         for node_id, node in sorted(self._directory.catalogue.nodes.items()):
             if node_id != self._hosting.node_id and not self._liveness.is_alive(node_id):
                 yield client_pb2.Finding(
@@ -138,17 +137,6 @@ class StatusPath:
                     message=f"not heard of by {me}; its peer address is {node.peer_address}",
                     fix="start it again, or check the network between the two",
                 )
-
-    def _cluster_findings(self) -> Iterator[client_pb2.Finding]:
-        cluster = self._multi.replicas.get(CLUSTER_GROUP_ID)
-        if cluster is not None and cluster.leads:
-            voters = ", ".join(map(str, cluster.voters))
-            yield client_pb2.Finding(
-                severity=client_pb2.INFO,
-                subject="__cluster",
-                message=f"the metadata is voted on by the nodes {voters}, as it was founded",
-                fix="nothing to do: this release can neither add, remove nor replace a node",
-            )
 
     def _replica_findings(self, me: str, replica: Replica) -> Iterator[client_pb2.Finding]:
         name = f"{replica.descriptor.topic} partition {replica.descriptor.partition}"
