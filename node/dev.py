@@ -75,6 +75,12 @@ class _DevNode:
         self.process = None
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
+    def is_run_by(self, pid: int) -> bool:
+        """Whether the process still runs the node; one that was started by hand is told by its hold on the folder."""
+        if self.process is not None and self.process.pid == pid:
+            return self.process.poll() is None
+        return serving_pid(self.folder) == pid
+
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it wrote nothing"
@@ -173,9 +179,7 @@ class DevCluster:
                 _signal(pid, signal.SIGTERM)
         while pids and self._clock.now() < deadline:
             for node in self._nodes:
-                if node.process is not None:
-                    node.process.poll()
-                if node.node_id in pids and not _runs(pids[node.node_id]):
+                if node.node_id in pids and not node.is_run_by(pids[node.node_id]):
                     del pids[node.node_id]
             await asyncio.sleep(POLL_SECONDS)
         for pid in pids.values():
@@ -187,14 +191,6 @@ class DevCluster:
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _kept_ports(data: Path, folders: list[Path], port: int | None) -> list[tuple[int, int]] | None:
