@@ -73,8 +73,11 @@ class Liveness:
                 self._report_unreachable(node_id)
 
     def on_dropped(self, node_id: int) -> None:
-        """Packets for a peer had to be dropped: what was sent optimistically may be missing there."""
-        self._report_unreachable(node_id)
+        """Packets for a peer had to be dropped: what was sent optimistically may be missing there.
+
+        Groups that the peer leads are left alone: that it reads slowly is no reason to vote it out.
+        """
+        self._report_unreachable(node_id, led_only=True)
 
     def _reset_groups(self, node_id: int) -> None:
         for replica in self._multi.replicas.values():
@@ -82,8 +85,8 @@ class Liveness:
                 replica.raft.reset_peer(NodeId(node_id))
                 self._multi.touch(replica)
 
-    def _report_unreachable(self, node_id: int) -> None:
+    def _report_unreachable(self, node_id: int, *, led_only: bool = False) -> None:
         for replica in self._multi.replicas.values():
-            if node_id in replica.members and replica.stopped is None:
+            if node_id in replica.members and replica.stopped is None and (replica.raft.is_leader or not led_only):
                 replica.raft.report_unreachable(NodeId(node_id))
                 self._multi.touch(replica)

@@ -6,7 +6,7 @@ import pytest
 
 from quorumlog.node.broker.liveness import SILENT_SECONDS, Liveness
 from quorumlog.node.replica.replica import Replica
-from quorumlog.raft import Message, MessageType, NodeId
+from quorumlog.raft import Message, MessageType, NodeId, Term
 from tests.node.replica.rig import Answers, Rig, append
 
 
@@ -113,3 +113,22 @@ def test_dropping_to_a_dead_peer_again_and_again_ends_by_itself(rig: Rig, led: R
         rounds += 1
         assert rounds < 5, "a leader must not spin for a peer that is down"
         liveness.on_dropped(2)
+
+
+@pytest.mark.parametrize(("how", "asks"), [("dropped", False), ("broken", True)])
+def test_a_leader_that_reads_slowly_is_not_voted_out_and_one_whose_stream_breaks_is(
+    rig: Rig, liveness: Liveness, how: str, asks: bool
+) -> None:
+    rig.add(7, voters=(1, 2, 3))
+    liveness.on_connected(2, 11, 0.0)
+    rig.step(7, Message(MessageType.HEARTBEAT, NodeId(2), NodeId(1), Term(1)))
+    rig.settle()
+    rig.sent.clear()
+    if how == "dropped":
+        liveness.on_dropped(2)
+    else:
+        liveness.on_disconnected(2)
+    for _ in range(8):
+        rig.multi.tick()
+        rig.settle()
+    assert (MessageType.PRE_VOTE in rig.sent_types(7)) == asks
