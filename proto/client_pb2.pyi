@@ -2085,6 +2085,7 @@ class FoundingNode(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     address: _builtins.str
+    """its peer address"""
     def __init__(
         self,
         *,
