@@ -1067,7 +1067,7 @@ Global___FetchResponse: _TypeAlias = FetchResponse  # noqa: Y015
 
 @_typing.final
 class FetchedPartition(_message.Message):
-    """Batches come whole: the first one may begin before the offset asked, and its reader skips."""
+    """Batches come whole: the first one may begin before the offset asked, and its reader skips. Rows begin at the offset asked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -97,11 +97,11 @@ class PartitionReader:
         limit = min(size_bytes_max, wanted.max_bytes or size_bytes_max, READ_SIZE_BYTES_MAX)
         high_watermark = replica.high_watermark
         if wanted.offset == high_watermark or limit == 0:
-            done(_answer(found, replica, (), fetch_format, limit))
+            done(_answer(found, replica, (), wanted.offset, fetch_format, limit))
             return
         entries = replica.log.cached_records(wanted.offset, high_watermark, limit)
         if entries is not None:
-            done(_answer(found, replica, entries, fetch_format, limit))
+            done(_answer(found, replica, entries, wanted.offset, fetch_format, limit))
             return
         self._read_cold(found, replica, wanted, limit, fetch_format, done)
 
@@ -118,7 +118,7 @@ class PartitionReader:
 
         def on_read(result: Sequence[Entry] | StorageCorrupt) -> None:
             if not isinstance(result, StorageCorrupt):
-                done(_answer(found, replica, result, fetch_format, limit))
+                done(_answer(found, replica, result, wanted.offset, fetch_format, limit))
             elif replica.log.still_holds(plan):
                 done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(result))))
             else:
@@ -252,7 +252,7 @@ def _failed(wanted: client_pb2.FetchPartition, error: client_pb2.Error) -> clien
 
 
 def _answer(
-    found: Found, replica: Replica, entries: Sequence[Entry], fetch_format: int, size_bytes_max: int
+    found: Found, replica: Replica, entries: Sequence[Entry], offset: int, fetch_format: int, size_bytes_max: int
 ) -> client_pb2.FetchedPartition:
     assert replica.partition is not None
     answer = client_pb2.FetchedPartition(
@@ -265,15 +265,16 @@ def _answer(
         leader_epoch=replica.raft.term,
     )
     if fetch_format == client_pb2.ROWS:
-        _add_rows(answer, entries, size_bytes_max)
+        _add_rows(answer, entries, offset, size_bytes_max)
     else:
         answer.batches.extend([_to_wire(entry) for entry in entries])
     return answer
 
 
-def _add_rows(answer: client_pb2.FetchedPartition, entries: Sequence[Entry], size_bytes_max: int) -> None:
-    """Unpack batches until the rows have reached `size_bytes_max`. What cannot be unpacked is an error where it would
-    be the first.
+def _add_rows(answer: client_pb2.FetchedPartition, entries: Sequence[Entry], offset: int, size_bytes_max: int) -> None:
+    """Unpack batches, from `offset` on, until the rows have reached `size_bytes_max`. What cannot be unpacked is an
+    error
+    where it would be the first.
     """
     where = f"a batch of topic {answer.topic!r} partition {answer.partition} "
     size_bytes = 0
@@ -281,7 +282,7 @@ def _add_rows(answer: client_pb2.FetchedPartition, entries: Sequence[Entry], siz
         error = None
         rows: list[client_pb2.Record] = []
         try:
-            rows = batch_to_rows(_to_wire(entry), OPEN_LIMITS)
+            rows = [row for row in batch_to_rows(_to_wire(entry), OPEN_LIMITS) if row.offset >= offset]
         except BatchInvalid as invalid:
             error = make_error(invalid.code, where + f"cannot be unpacked: {invalid.message}", hint=invalid.hint)
         except CodecUnavailable as unavailable:

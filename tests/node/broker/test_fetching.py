@@ -159,3 +159,12 @@ def test_no_leader_epoch_that_a_client_invents_harms_a_node(node: LoneBroker, ep
     node.produce("t", batch([b"x"]))
     (answer,) = fetch(node, pb.FetchPartition(topic="t", offset=1, last_leader_epoch=epoch))
     assert answer.partitions[0].error.code in (pb.OK, pb.DIVERGED)
+
+
+def test_rows_begin_at_the_offset_asked_for_and_batches_come_whole(node: LoneBroker) -> None:
+    node.create("t")
+    node.produce("t", batch([b"a", b"b", b"c"]))
+    (rows,) = fetch(node, pb.FetchPartition(topic="t", offset=1), format=pb.ROWS)
+    assert [(row.offset, row.value) for row in rows.partitions[0].rows.records] == [(1, b"b"), (2, b"c")]
+    (batches,) = fetch(node, pb.FetchPartition(topic="t", offset=1))
+    assert [(one.base_offset, one.count) for one in batches.partitions[0].batches] == [(0, 3)]
