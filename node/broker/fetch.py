@@ -112,7 +112,11 @@ class FetchPath:
             return
         results = [result for result in poll.results if result is not None]
         size_bytes = sum(_payload_bytes(result) for result in results)
-        enough = size_bytes >= max(poll.request.min_bytes, 1) or any(result.HasField("error") for result in results)
+        enough = (
+            size_bytes >= max(poll.request.min_bytes, 1)
+            or any(_is_cut_short(result) for result in results)  # no wait would bring more into this answer
+            or any(result.HasField("error") for result in results)
+        )
         if enough or poll.expired or self._clock.now() >= poll.deadline:
             poll.answer(results)
             return
@@ -181,6 +185,14 @@ def _payload_bytes(result: client_pb2.FetchedPartition) -> int:
     return sum(len(batch.payload) for batch in result.batches) + (
         result.rows.ByteSize() if result.HasField("rows") else 0
     )
+
+
+def _is_cut_short(result: client_pb2.FetchedPartition) -> bool:
+    """Whether there was more to read than the limits allowed."""
+    if result.batches:
+        last = result.batches[-1]
+        return last.base_offset + last.last_offset_delta + 1 < result.high_watermark
+    return bool(result.rows.records) and result.rows.records[-1].offset + 1 < result.high_watermark
 
 
 def _nothing() -> None:

@@ -113,6 +113,13 @@ def test_a_fetch_waits_for_min_bytes(node: LoneBroker) -> None:
     assert [len(one.partitions[0].batches) for one in answers] == [2]
 
 
+def test_a_fetch_does_not_wait_for_more_than_an_answer_holds(node: LoneBroker) -> None:
+    node.create("t")
+    node.produce("t", *(batch([b"x" * 1000]) for _ in range(3)))
+    (answer,) = fetch(node, pb.FetchPartition(topic="t"), max_wait_ms=60_000, min_bytes=1 << 31, max_bytes=2000)
+    assert 1 <= len(answer.partitions[0].batches) <= 2
+
+
 def test_no_fetch_waits_longer_than_a_minute(node: LoneBroker) -> None:
     node.create("t")
     answers = fetch(node, pb.FetchPartition(topic="t"), max_wait_ms=(1 << 32) - 1)
