@@ -39,7 +39,7 @@ def dev(parser: argparse.ArgumentParser) -> None:
 
 
 def run_node(arguments: argparse.Namespace) -> int:
-    """Run a node until SIGTERM or SIGINT; returns the exit code, or ends the process with it when the node has failed."""
+    """Run a node until SIGTERM or SIGINT; returns the exit code, and ends the process with it where that is not 0."""
     if not __debug__:
         print("quorumlog node: python -O removes the checks that keep data safe; start it without -O", file=sys.stderr)
         return 2
