@@ -46,6 +46,8 @@ from quorumlog.raft import Config, EntryKind, NodeId
 
 REGISTER_SECONDS: Final = 5.0
 PRESSURE_SECONDS: Final = 0.5
+CLAIMS: Final = 5
+CLAIM_SECONDS: Final = 0.25
 WRITE_RETRY_SECONDS: Final = 0.005
 """After the database has pushed a write back."""
 
@@ -101,7 +103,8 @@ class Broker:
         self._trimmed: dict[int, Replica] = {}
         self._reclaims: list[tuple[Family, bytes, bytes]] = []
         self._founding_proposed = False
-        self._claimed = False
+        self._claims_left = CLAIMS
+        self._claim_at = 0.0
         self._pressure_at = 0.0
         self._founders = tuple(node.node_id for node in founding.nodes)
         self._retrying_write = False
@@ -263,7 +266,7 @@ class Broker:
         self.retention.tick(now)
         if not self.gate.stopping:
             self.balance.tick(now)
-        self._claim()
+        self._claim(now)
         self._found_catalogue()
         self._register(now)
         self.groups.tick()
@@ -316,14 +319,17 @@ class Broker:
 
     # ------------------------------------------------------------------------------------------------ cluster and self
 
-    def _claim(self) -> None:
-        """Once, when a majority of the nodes is there after a start."""
-        if self._claimed:
+    def _claim(self, now: float) -> None:
+        """For a moment after a start, once a majority of the nodes is there: the streams to them may be coming up still, so
+        one campaign may go unheard.
+        """
+        if not self._claims_left or now < self._claim_at:
             return
         others = self.peers()
         alive = 1 + sum(self.liveness.is_alive(node.node_id) for node in others)
         if 2 * alive > len(others) + 1:
-            self._claimed = True
+            self._claims_left -= 1
+            self._claim_at = now + CLAIM_SECONDS
             self.balance.claim(self._prefers_me)
 
     def _prefers_me(self, replica: Replica) -> bool:

@@ -11,7 +11,7 @@ from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
-from quorumlog.raft import NodeId, NotLeader
+from quorumlog.raft import NodeId, NotLeader, Role
 
 BALANCE_SECONDS: Final = 5.0
 TRANSFERS_PER_ROUND_MAX: Final = 8
@@ -47,12 +47,12 @@ class LeaderBalance:
                     return
 
     def claim(self, preferred: Callable[[Replica], bool]) -> None:
-        """Campaign for the groups without a leader that prefer this node. Called once, after a start, when a majority
-        of
-        the nodes is connected: nobody has to wait for a timeout then, and pre-vote keeps a living leader in place.
+        """Campaign for the groups without a leader that prefer this node. Called after a start, when a majority of the
+        nodes is connected: nobody has to wait for a timeout then, and pre-vote keeps a living leader in place.
         """
         for replica in self._multi.replicas.values():
-            if replica.stopped is None and not replica.raft.leader_id and preferred(replica):
+            waits = replica.raft.role in (Role.FOLLOWER, Role.PRE_CANDIDATE) and not replica.raft.leader_id
+            if replica.stopped is None and waits and preferred(replica):
                 replica.raft.campaign()
                 self._multi.touch(replica)
 
