@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+import uvloop
+
 from quorumlog.node.config import ConfigError, NodeConfig, load_config
 from quorumlog.node.dev import DevCluster
 from quorumlog.node.errors import NodeError
@@ -52,7 +54,7 @@ def run_node(arguments: argparse.Namespace) -> int:
         level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        code = asyncio.run(_serve(config))
+        code = uvloop.run(_serve(config))
     except NodeError as error:
         print(f"quorumlog node: {error}", file=sys.stderr)
         code = 1

@@ -37,6 +37,7 @@ NODE_LEVELS = [
 # Every package from outside, and the only places that may know it.
 THIRD_PARTY = {
     "rocksdict": ("node/storage/",),
+    "uvloop": ("node/commands.py",),
     "pysyncobj": ("node/coordination/",),
     "opentelemetry": ("node/telemetry/", "client/telemetry/"),
     "grpc": ("node/rpc/", "client/", "proto/"),
