@@ -21,7 +21,7 @@ from quorumlog.node.coordination.view import Announcement, CoordinationView, NoC
 from quorumlog.node.driver import Driver
 from quorumlog.node.errors import StorageFailed
 from quorumlog.node.metadata import decisions
-from quorumlog.node.rpc.founding import hand_over, identify_all
+from quorumlog.node.rpc.founding import hand_over, identify_all, init_at
 from quorumlog.node.rpc.links import PeerLink, PeerLinks
 from quorumlog.node.rpc.peer_service import PROTOCOL_VERSION
 from quorumlog.node.rpc.servers import Servers
@@ -211,6 +211,10 @@ class NodeServer:
         answers = await identify_all(peers)
         if isinstance(answers, client_pb2.Error):
             return client_pb2.InitClusterResponse(error=answers)
+        first = min(answers, key=lambda node: node.node_id, default=self._descriptor)
+        if first.node_id < self.node_id:
+            # One of them alone may begin, or calls at different nodes at the same time would found different clusters.
+            return await init_at(first.client_address, request)
         record = decisions.founding(
             [self._descriptor, *answers],
             cluster_id=request.cluster_id,

@@ -320,7 +320,8 @@ class Broker:
     # ------------------------------------------------------------------------------------------------ cluster and self
 
     def _claim(self, now: float) -> None:
-        """For a moment after a start, once a majority of the nodes is there: the streams to them may be coming up still, so
+        """For a moment after a start, once a majority of the nodes is there: the streams to them may be coming up
+        still, so
         one campaign may go unheard.
         """
         if not self._claims_left or now < self._claim_at:

@@ -8,8 +8,10 @@ from typing import Final
 
 import grpc
 
+from quorumlog.node.rpc.answers import ERROR_METADATA_KEY
 from quorumlog.node.rpc.options import CHANNEL_OPTIONS
 from quorumlog.proto import client_pb2, internal_pb2, peer_pb2
+from quorumlog.proto.client_pb2_grpc import AdminStub
 from quorumlog.proto.errors import make_error
 from quorumlog.proto.peer_pb2_grpc import PeerStub
 
@@ -54,6 +56,19 @@ async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor |
         host=answer.host,
         rack=answer.rack,
     )
+
+
+async def init_at(address: str, request: client_pb2.InitClusterRequest) -> client_pb2.InitClusterResponse:
+    """Have the node at a client address found the cluster; its answer, or its error."""
+    try:
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            return await AdminStub(channel).InitCluster(request, timeout=2 * CALL_SECONDS, wait_for_ready=True)
+    except grpc.aio.AioRpcError as failure:
+        for name, value in failure.trailing_metadata() or ():
+            if name == ERROR_METADATA_KEY and isinstance(value, bytes):
+                return client_pb2.InitClusterResponse(error=client_pb2.Error.FromString(value))
+        message = f"the node at {address}, which founds the cluster, does not answer: {failure.details()}"
+        return client_pb2.InitClusterResponse(error=make_error(client_pb2.INVALID_REQUEST, message, hint="try again"))
 
 
 async def hand_over(channel: grpc.aio.Channel, founding: internal_pb2.Founding) -> str | None:

@@ -57,6 +57,20 @@ def test_founding_happens_once_and_requests_wait_for_it(waiting: LocalCluster) -
         assert answer.cluster_id.hex() in again.message
 
 
+def test_two_calls_at_once_found_one_cluster(waiting: LocalCluster) -> None:
+    members = [pb.FoundingNode(node_id=number, address=address) for number, address in peers_of(waiting).items()]
+    request = pb.InitClusterRequest(nodes=members)
+    calls = [node.admin.InitCluster.future(request, timeout=30.0) for node in waiting.nodes]
+    failures = [call.exception() for call in calls]
+    founded = {call.result().cluster_id for call, failure in zip(calls, failures, strict=True) if failure is None}
+    assert len(founded) == 1
+    waiting.until_ready()
+    for node in waiting.nodes:
+        status = node.status()
+        assert status is not None
+        assert {status.cluster_id} == founded
+
+
 def test_founding_cut_off_halfway_completes_by_itself(waiting: LocalCluster) -> None:
     cluster_id = bytes(range(16))
     assert init(waiting.node(1), peers_of(waiting), cluster_id).cluster_id == cluster_id
