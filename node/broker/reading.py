@@ -144,8 +144,7 @@ class PartitionReader:
         again: Callable[[], None],
     ) -> None:
         """Say why the offset cannot be read. What speaks against the reader is said only where it is certain: by what
-        is
-        committed here, or by a leader that has proved to be one just now.
+        is committed here, or by a leader that has proved to be one just now.
         """
         partition = replica.partition
         assert partition is not None
