@@ -8,11 +8,11 @@ import pytest
 from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.identity import (
     FormatTooNew,
+    Founder,
     Founding,
     FoundingRefused,
     Identity,
     IdentityState,
-    Founder,
     WrongDataFolder,
     check_identity,
     decode_identity,

@@ -9,9 +9,9 @@ from quorumlog.node.errors import StorageLocked
 from quorumlog.node.storage.database import MemoryDatabase
 from quorumlog.node.storage.identity import (
     FormatTooNew,
+    Founder,
     Founding,
     IdentityState,
-    Founder,
     WrongDataFolder,
     load_identity,
     save_identity,
