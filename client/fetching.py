@@ -13,6 +13,7 @@ from quorumlog.metadata import MetadataCache
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import kind_of
 from quorumlog.records import Offset, TopicPartition
+from quorumlog.replica_choice import ReplicaChoice
 
 Reset = Literal["earliest", "latest", "raise"]
 OnDiverged = Literal["raise", "reset"]
@@ -74,13 +75,18 @@ class FetchCore:
     Args:
         settings: its options.
         cache: who leads what; corrected by what answers say.
-        rng: jitter.
+        rng: jitter, and the choice of replicas.
+        host: name of this machine as nodes on it give theirs; empty: not known. Only `any_replica` asks for it.
+
+    `leaderless` names the topics about which the cluster is to be asked: nobody is known whom to ask for a partition
+    of theirs, or a replica has shown that what is known is out of date.
     """
 
-    def __init__(self, settings: FetchSettings, cache: MetadataCache, rng: random.Random) -> None:
+    def __init__(self, settings: FetchSettings, cache: MetadataCache, rng: random.Random, host: str = "") -> None:
         self.settings = settings
         self.cursors: dict[TopicPartition, Cursor] = {}
         self.leaderless: set[str] = set()
+        self._replicas = ReplicaChoice(cache, host, rng) if settings.any_replica else None
         self._cache = cache
         self._rng = rng
         self._outstanding_bytes = 0
@@ -103,6 +109,8 @@ class FetchCore:
         if cursor is not None:
             cursor.drop()
             self._turns.remove(cursor)
+            if self._replicas is not None:
+                self._replicas.forget(tp)
         return cursor
 
     # -- asking
@@ -135,7 +143,7 @@ class FetchCore:
         wanted: dict[str, list[Cursor]] = {}
         for cursor in self.cursors.values():
             if self._wants(cursor, now):
-                address = self._leader(cursor)
+                address = self._source(cursor)
                 if address is not None:
                     wanted.setdefault(address, []).append(cursor)
         fetches = []
@@ -163,6 +171,11 @@ class FetchCore:
             self.leaderless.add(cursor.tp.topic)
         return address
 
+    def _source(self, cursor: Cursor) -> str | None:
+        """Return whom to fetch from. Without a known replica the leader will do: it has one."""
+        address = self._replicas.address(cursor.tp) if self._replicas is not None else None
+        return address if address is not None else self._leader(cursor)
+
     def next_wakeup(self, now: float) -> float | None:
         """Return when time alone may let something be fetched, in monotonic seconds; None if never."""
         times = [cursor.retry_at for cursor in self.cursors.values() if cursor.retry_at > now and cursor.error is None]
@@ -189,6 +202,8 @@ class FetchCore:
                 self._take(cursor, part)
 
     def _take(self, cursor: Cursor, part: pb.FetchedPartition) -> None:
+        if self._replicas is not None and cursor.failures:
+            self._replicas.served(cursor.tp)
         cursor.failures = 0
         cursor.high_watermark = part.high_watermark
         for batch in part.batches:
@@ -204,6 +219,9 @@ class FetchCore:
         """No answer came."""
         self._release(fetch)
         self._cache.forget_node(fetch.address)
+        if self._replicas is not None:
+            self._replicas.turn_from_node(fetch.address)
+            self.leaderless.update(cursor.tp.topic for cursor, _ in self._current(fetch))
         for cursor, _ in self._current(fetch):
             self.back_off(cursor, error, now)
 
@@ -225,6 +243,15 @@ class FetchCore:
         else:
             self.redirect(cursor, wire, address)
             self.back_off(cursor, error, now)
+            if self._replicas is not None and error.retriable:
+                self._ask_another(self._replicas, cursor, wire, address, now)
+
+    def _ask_another(self, replicas: ReplicaChoice, cursor: Cursor, wire: pb.Error, address: str, now: float) -> None:
+        # NOT_LEADER from a node that was asked as a replica says that it has none.
+        if kind_of(wire.code).refresh_metadata:
+            self.leaderless.add(cursor.tp.topic)
+        if replicas.turn_from(cursor.tp, address):
+            cursor.retry_at = now
 
     def redirect(self, cursor: Cursor, wire: pb.Error, address: str) -> None:
         """Believe what an error says about who leads."""

@@ -73,6 +73,14 @@ class MetadataCache:
         leader = known.leaders[partition]
         return leader[0] if leader is not None else None
 
+    def replicas(self, topic: str, partition: int) -> list[pb.NodeInfo]:
+        """Return the nodes that hold a replica of a partition, as far as their addresses are known."""
+        known = self.topics.get(topic)
+        if known is None or partition >= len(known.description.partitions):
+            return []
+        nodes = (self.nodes.get(node_id) for node_id in known.description.partitions[partition].replicas)
+        return [node for node in nodes if node is not None and node.address]
+
     def learn_leader(self, topic: str, partition: int, leader: pb.Leader) -> bool:
         """Take over a leader that an error named; returns whether that is news."""
         known = self.topics.get(topic)

@@ -1,6 +1,8 @@
-"""Which process this is: connections, threads and sequences of a parent are not for its forked child."""
+"""Which process this is, and on which machine: connections, threads and sequences of a parent are not for its forked
+child."""
 
 import os
+import socket
 
 from quorumlog.errors import ForkedProcess
 
@@ -30,3 +32,8 @@ def check_process(generation: int, what: str) -> None:
         raise ForkedProcess(
             f"this {what} belongs to the process that forked this one", hint="connect again in the child process"
         )
+
+
+def machine_name() -> str:
+    """Return the name of this machine, the one a node on it gives as its host unless its configuration says another."""
+    return socket.gethostname()

@@ -131,7 +131,8 @@ class Client:
                 "reset" to where the logs part.
             prefetch_bytes: how much is fetched ahead of the user.
             max_wait: how long a node may wait before it answers that there is nothing new.
-            any_replica: read from any replica asked, not only from the leader.
+            any_replica: read each partition from any of its replicas, one on this machine if there is one, not only
+                from the leader. Records may come a little later; they are the same ones.
             session_timeout: how long the group waits for a member whose background loop does not answer; None: the
                 node's default. How long the handler takes does not matter.
             release_timeout: how long a partition that the group wants back may stay in the user's hands.

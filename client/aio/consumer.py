@@ -14,7 +14,7 @@ from quorumlog.durations import Timeout, limit
 from quorumlog.errors import Closed, InvalidRequest, TimedOut, UnknownPartition
 from quorumlog.fetching import FetchCore, FetchSettings
 from quorumlog.member import Member
-from quorumlog.process import PROCESS, check_process
+from quorumlog.process import PROCESS, check_process, machine_name
 from quorumlog.records import Offset, Record, TopicPartition
 
 Partitions = Mapping[str, Sequence[int] | Mapping[int, int | Offset]]
@@ -51,7 +51,7 @@ class Consumer:
         self._cluster = cluster
         self._settings = settings
         self._process = PROCESS.generation
-        self._core = FetchCore(settings.fetch, cluster.cache, cluster.rng)
+        self._core = FetchCore(settings.fetch, cluster.cache, cluster.rng, machine_name())
         self._fetcher: Fetcher | None = None
         self._membership: Membership | None = None
         self._member: Member | None = None
