@@ -7,6 +7,7 @@ that sees all disks can make.
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from quorumlog.raft import (
     Config,
@@ -47,13 +48,14 @@ class RandomCluster:
         self.reads_answered = 0
         self.times_asleep = 0
 
-        limits = {
+        limits: dict[str, Any] = {
             "election_ticks": self.rng.choice((4, 10)),
             "heartbeat_ticks": self.rng.choice((1, 2)),
             "inflight_messages_max": self.rng.choice((1, 3, 64)),
             "append_size_bytes_max": self.rng.choice((1, 40, 1000)),
             "inflight_size_bytes_max": 2000,
             "uncommitted_size_bytes_max": 4000,
+            "prompt_commit": self.rng.choice((True, False)),
         }
         voters = configuration(*range(1, self.size + 1))
         self.shells = {

@@ -6,6 +6,7 @@ are written index/term. Election timeouts are steady: node N campaigns after ele
 
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from quorumlog.raft import (
     Config,
@@ -131,7 +132,7 @@ class Script:
         self._add(node_id, configuration(*voters), options)
 
     def _add(self, node_id: int, voters: object, options: Options) -> None:
-        limits = {one.name: int(options[one.name]) for one in fields(Config) if one.name in options}
+        limits: dict[str, Any] = {one.name: int(options[one.name]) for one in fields(Config) if one.name in options}
         terms = [int(term) for term in options.get("log", "").split(",") if term]
         compacted = int(options.get("compacted", 0))
         entries = [entry(index, term) for index, term in enumerate(terms, 1)]
