@@ -206,7 +206,9 @@ class ProducerCore:
                 if sender.retry_at > now and (sender.retry or sender.queue):
                     times.append(sender.retry_at)
                 if sender.open is not None:
-                    times.append(max(now, sender.open.created + self.settings.linger))
+                    # A batch that is past its linger and still here waits for something else than time.
+                    if sender.open.created + self.settings.linger > now:
+                        times.append(sender.open.created + self.settings.linger)
                     times.append(sender.open.deadline)
                 times.extend(attempt.batch.deadline for attempt in sender.in_flight.values())
                 times.extend(batch.deadline for batch in sender.retry)

@@ -1,0 +1,22 @@
+"""What the producer's core asks its shell for."""
+
+import random
+
+from quorumlog.producer_core import ProducerCore, ProducerSettings
+
+
+def make() -> ProducerCore:
+    return ProducerCore(ProducerSettings(linger=0.005, delivery_timeout=60.0), 1, 0, random.Random(1))
+
+
+def test_a_batch_that_waits_for_a_leader_does_not_wake_the_loop_again_and_again() -> None:
+    core = make()
+    core.append("t", bytes(16), 0, b"value", None, (), 0, now=100.0)
+    assert list(core.poll(100.0, lambda sender: None)) == []
+    first = core.next_wakeup(100.0)
+    assert first is not None
+    assert first <= 100.005
+    assert list(core.poll(101.0, lambda sender: None)) == []
+    later = core.next_wakeup(101.0)
+    assert later is not None
+    assert later > 150.0, "only its deadline is left to time"
