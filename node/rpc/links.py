@@ -166,7 +166,9 @@ class PeerLink:
     async def on_refused(self, refusal: peer_pb2.Refusal) -> None:
         """The peer turned the stream away: it waits to be founded, or belongs elsewhere."""
         if self.refusal != refusal.message:
-            log.warning("node %d turns this node away: %s", self.node_id, refusal.message)
+            # A peer that waits is about to be handed the founding record: ordinary at every founding.
+            level = logging.WARNING if refusal.final else logging.INFO
+            log.log(level, "node %d turns this node away: %s", self.node_id, refusal.message)
         self.refusal = refusal.message
         if not refusal.final:
             await self._owner.on_waiting_peer(self)
