@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from quorumlog.aio.admin import DEFAULT_TIMEOUT
+from quorumlog.aio.client import CONNECT_SECONDS, CompressionName, Where
 from quorumlog.aio.client import Client as AsyncClient
-from quorumlog.aio.client import CompressionName, Where
 from quorumlog.aio.cluster import Deadline
 from quorumlog.aio.consumer import Commit, Partitions
 from quorumlog.aio.consumer import Consumer as AsyncConsumer
@@ -315,7 +315,10 @@ async def _open(bootstrap: str | Sequence[str] | None, client_id: str, timeout: 
 
 
 def connect(
-    bootstrap: str | Sequence[str] | None = None, *, client_id: str = "quorumlog-python", timeout: Timeout = 10.0
+    bootstrap: str | Sequence[str] | None = None,
+    *,
+    client_id: str = "quorumlog-python",
+    timeout: Timeout = CONNECT_SECONDS,
 ) -> Client:
     """Connect to a cluster: `with connect("localhost:7070") as client`; for the arguments see
     `quorumlog.aio.connect`."""

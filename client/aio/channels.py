@@ -21,14 +21,17 @@ from quorumlog.proto import client_pb2_grpc as pb_grpc
 
 PROTOCOL_VERSION = 1
 MESSAGE_BYTES_MAX = 64 << 20
-_DIAGNOSIS_SECONDS = 2.0
+_DIAGNOSIS_SECONDS = 5.0
+# The first answer of a node may take this long on a loaded machine, whatever the patience of whoever asks first.
+_GREETING_SECONDS = 10.0
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     # A node that was restarted is to be found again quickly; grpc's own patience grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # Despite its name this is how long one attempt to connect may take, handshake included.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Retries are decided here, where it is known what an attempt may have done.
     ("grpc.enable_retries", 0),
@@ -61,18 +64,22 @@ class Connection:
         self._greeting: asyncio.Task[None] | None = None
 
     async def greet(self, timeout: float) -> None:
-        """Say hello once; later calls wait for the first.
+        """Say hello once; later calls wait for the first. It goes on when `timeout` seconds were not enough.
 
         Raises:
             QuorumlogError: the node does not answer, speaks another protocol or belongs to another cluster.
         """
         if self._greeting is None or (self._greeting.done() and not _succeeded(self._greeting)):
-            self._greeting = asyncio.ensure_future(self._greet(timeout))
-        await asyncio.shield(self._greeting)
+            self._greeting = asyncio.ensure_future(self._greet())
+        if not self._greeting.done():
+            await asyncio.wait([self._greeting], timeout=timeout)
+            if not self._greeting.done():
+                raise no_answer(self.address)
+        self._greeting.result()
 
-    async def _greet(self, timeout: float) -> None:
+    async def _greet(self) -> None:
         try:
-            answer = await self.log.Hello(self._hello, timeout=timeout)
+            answer = await self.log.Hello(self._hello, timeout=_GREETING_SECONDS)
         except aio.AioRpcError as error:
             failed = rpc_failed(self.address, error)
             if failed.code == "NOT_FOUNDED":
@@ -137,6 +144,15 @@ class Pool:
         await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
 
 
+def no_answer(address: str) -> TimedOut:
+    """Return the error for a node that is merely late as far as anybody knows."""
+    return TimedOut(
+        f"{address} did not answer in time",
+        hint="give it more time, or see quorumlog doctor for what is slow",
+        outcome=Outcome.UNKNOWN,
+    )
+
+
 def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
     """Return the error for a call that ended with a gRPC status instead of an answer: the node's own, where it sent
     one."""
@@ -146,11 +162,7 @@ def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
     status = error.code()
     details = error.details() or status.name
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimedOut(
-            f"{address} did not answer in time",
-            hint="see quorumlog doctor for what is slow",
-            outcome=Outcome.UNKNOWN,
-        )
+        return no_answer(address)
     if status is grpc.StatusCode.UNIMPLEMENTED:
         return Fatal(
             f"{address} does not know this call: {details}",

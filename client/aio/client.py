@@ -23,6 +23,9 @@ from quorumlog.proto.compression import CodecUnavailable, require_codec
 from quorumlog.proto.names import NameInvalid, check_group_name
 from quorumlog.records import TopicPartition
 
+# Forgives a machine that is busy, or nodes that are just starting; what is wrong is told when it is over.
+CONNECT_SECONDS = 30.0
+
 Where = Literal["earliest", "latest"] | When
 """A position in a log: its beginning, its end, or the first record at or after a time."""
 
@@ -47,7 +50,7 @@ class Client:
         self.groups = Groups(self._cluster)
         self.cluster = ClusterAdmin(self._cluster)
 
-    async def connect(self, *, timeout: Timeout = 10.0) -> None:
+    async def connect(self, *, timeout: Timeout = CONNECT_SECONDS) -> None:
         """Reach the cluster; `connect()` and the context manager do it.
 
         Raises:
@@ -243,7 +246,10 @@ class Connecting:
 
 
 def connect(
-    bootstrap: str | Sequence[str] | None = None, *, client_id: str = "quorumlog-python", timeout: Timeout = 10.0
+    bootstrap: str | Sequence[str] | None = None,
+    *,
+    client_id: str = "quorumlog-python",
+    timeout: Timeout = CONNECT_SECONDS,
 ) -> Connecting:
     """Connect to a cluster: `async with connect("localhost:7070") as client`.
 

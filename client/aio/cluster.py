@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from grpc import aio
 
-from quorumlog.aio.channels import Connection, Pool, diagnose, rpc_failed
+from quorumlog.aio.channels import Connection, Pool, diagnose, no_answer, rpc_failed
 from quorumlog.backoff import full_jitter
 from quorumlog.clock import monotonic
 from quorumlog.errors import (
@@ -24,6 +24,10 @@ from quorumlog.proto import client_pb2 as pb
 # One node is given this long to answer a small question before another one is asked.
 ATTEMPT_SECONDS = 5.0
 METADATA_SECONDS = 2.0
+# Who has kept silent for this long is more than slow; only then a silence is called a fault.
+CERTAIN_SECONDS = 10.0
+# How long one question about topics goes on for all who wait for its answer.
+REFRESH_SECONDS = 30.0
 
 
 _A = TypeVar("_A")
@@ -38,15 +42,20 @@ class Deadline:
         timeout: seconds from now; None: never.
     """
 
-    __slots__ = ("at", "timeout")
+    __slots__ = ("at", "began", "timeout")
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
-        self.at = None if timeout is None else monotonic() + timeout
+        self.began = monotonic()
+        self.at = None if timeout is None else self.began + timeout
 
     def remaining(self, cap: float) -> float:
         """Return the seconds left, at most `cap`."""
         return cap if self.at is None else max(0.0, min(cap, self.at - monotonic()))
+
+    def left(self) -> float | None:
+        """Return the seconds left; None: no limit."""
+        return None if self.at is None else max(0.0, self.at - monotonic())
 
     @property
     def passed(self) -> bool:
@@ -136,20 +145,22 @@ class Cluster:
 
     async def _ask_anyone(self, call: Call[_A], deadline: Deadline, patience: float = ATTEMPT_SECONDS) -> _A:
         failures = 0
+        causes: dict[str, QuorumlogError] = {}
         while True:
-            causes: dict[str, QuorumlogError] = {}
             for address in self._candidates():
                 try:
                     return await self.ask(address, call, deadline.remaining(patience))
                 except QuorumlogError as error:
                     if not error.retriable:
                         raise
-                    causes[address] = error
+                    # The last attempt is cut short by the deadline: that it was late says less than what came before.
+                    if address not in causes or not isinstance(error, TimedOut):
+                        causes[address] = error
                 if deadline.passed:
                     break
             failures += 1
             if deadline.passed:
-                raise await self._unanswered(causes)
+                raise await self._unanswered(causes, deadline)
             await asyncio.sleep(deadline.remaining(full_jitter(failures, self.rng)))
 
     def _candidates(self) -> list[str]:
@@ -159,19 +170,36 @@ class Cluster:
         # Whoever kept silent is asked last: a paused node costs a whole timeout.
         return sorted(candidates, key=lambda address: address in self._silent)
 
-    async def _unanswered(self, causes: dict[str, QuorumlogError]) -> QuorumlogError:
+    async def _unanswered(self, causes: dict[str, QuorumlogError], deadline: Deadline) -> QuorumlogError:
         spoken = [error for error in causes.values() if not isinstance(error, (ConnectionFailed, TimedOut))]
         if spoken:
             return spoken[0]
-        found = await asyncio.gather(*(diagnose(address) for address in self._candidates()))
+        asked_seconds = monotonic() - deadline.began
+        addresses = self._candidates()
+        found = await asyncio.gather(
+            *(self._verdict(address, causes.get(address), asked_seconds) for address in addresses)
+        )
+        faults = [error for error in found if isinstance(error, ConnectionFailed)]
         if len(found) == 1:
             return found[0]
+        message = "no node answers: " + "; ".join(error.message for error in found)
+        if not faults:
+            return TimedOut(message, hint=found[0].hint)
         return ConnectionFailed(
-            "no node answers: " + "; ".join(error.message for error in found),
-            hint=found[0].hint,
-            address=",".join(error.address for error in found),
-            stage=found[0].stage,
+            message,
+            hint=faults[0].hint,
+            address=",".join(addresses),
+            stage=faults[0].stage,
         )
+
+    async def _verdict(self, address: str, cause: QuorumlogError | None, asked_seconds: float) -> QuorumlogError:
+        """Return what is wrong with a node that did not answer, as far as that is certain: a node that accepts
+        connections may be busy, or may have started just now."""
+        found = await diagnose(address)
+        talks_otherwise = isinstance(cause, ConnectionFailed) and "refused" not in cause.message
+        if found.stage != "protocol" or talks_otherwise or asked_seconds >= CERTAIN_SECONDS:
+            return found
+        return no_answer(address)
 
     async def ask_leader(
         self, believed: Callable[[], str], call: Call[_A], timeout: float | None, *, learn: Callable[[str], None]
@@ -187,6 +215,7 @@ class Cluster:
 
         Raises:
             QuorumlogError: a refusal for good, or the last reason when time was up.
+            TimedOut: nobody answered, and it is not certain that anything is wrong.
         """
         deadline = Deadline(timeout)
         failures = 0
@@ -201,7 +230,9 @@ class Cluster:
                 if not error.retriable:
                     raise
                 if deadline.passed:
-                    raise (await diagnose(address) if isinstance(error, ConnectionFailed) else error) from error
+                    if not isinstance(error, (ConnectionFailed, TimedOut)):
+                        raise
+                    raise await self._verdict(address, error, monotonic() - deadline.began) from error
                 learn(error.leader if error.leader != address else "")
                 if error.leader and error.leader != address and failures == 0:
                     failures += 1
@@ -238,19 +269,41 @@ class Cluster:
         return call
 
     async def refresh(self, topics: Iterable[str], timeout: float | None) -> dict[str, QuorumlogError]:
-        """Ask about topics (none: all of them) and return those that have errors. The same question is asked once at
-        a time."""
-        wanted = frozenset(topics)
-        task = self._refreshing.get(wanted)
-        if task is None:
-            task = asyncio.ensure_future(self._refresh(wanted, timeout))
-            self._refreshing[wanted] = task
-            task.add_done_callback(lambda _: self._refreshing.pop(wanted, None))
-        return await asyncio.shield(task)
+        """Ask about topics (none: all of them) and return those that have errors.
 
-    async def _refresh(self, topics: frozenset[str], timeout: float | None) -> dict[str, QuorumlogError]:
+        The same question is asked once at a time, and goes on in the background when `timeout` seconds were not enough
+        for whoever asked.
+
+        Raises:
+            TimedOut: no answer within `timeout`; other errors as the cluster says, or where it is found out of reach.
+        """
+        wanted = frozenset(topics)
+        deadline = Deadline(timeout)
+        while True:
+            task = self._refreshing.get(wanted)
+            if task is None:
+                task = asyncio.ensure_future(self._refresh(wanted))
+                self._refreshing[wanted] = task
+                task.add_done_callback(lambda task: self._refreshed(wanted, task))
+            await asyncio.wait([task], timeout=deadline.left())
+            if not task.done():
+                raise TimedOut(
+                    f"the cluster did not tell about {', '.join(sorted(wanted)) or 'its topics'} within {timeout:g} s",
+                    hint="give it more time, or see quorumlog doctor for what is slow",
+                )
+            error = task.exception()
+            if not isinstance(error, QuorumlogError) or not error.retriable or timeout is not None:
+                return task.result()
+
+    def _refreshed(self, wanted: frozenset[str], task: "asyncio.Task[dict[str, QuorumlogError]]") -> None:
+        if self._refreshing.get(wanted) is task:
+            del self._refreshing[wanted]
+        if not task.cancelled():
+            task.exception()  # perhaps nobody waits for it any more
+
+    async def _refresh(self, topics: frozenset[str]) -> dict[str, QuorumlogError]:
         call = self._metadata_call(pb.MetadataRequest(topics=sorted(topics)))
-        return await self._ask_anyone(call, Deadline(timeout), METADATA_SECONDS)
+        return await self._ask_anyone(call, Deadline(REFRESH_SECONDS), METADATA_SECONDS)
 
     async def topic(self, name: str, timeout: float | None) -> Topic:
         """Return a topic, from memory where possible.
@@ -264,7 +317,7 @@ class Cluster:
             known = self.cache.topics.get(name)
             if known is not None and known.leaders:
                 return known
-            failed = await self.refresh([name], deadline.remaining(60.0) if timeout is not None else None)
+            failed = await self.refresh([name], deadline.left())
             error = failed.get(name)
             if error is None and name in self.cache.topics and self.cache.topics[name].leaders:
                 return self.cache.topics[name]

@@ -11,7 +11,7 @@ from quorumlog.aio.fetcher import Fetcher
 from quorumlog.aio.membership import Callback, Membership
 from quorumlog.cursor import Chunk
 from quorumlog.durations import Timeout, limit
-from quorumlog.errors import Closed, InvalidRequest, TimedOut, UnknownPartition
+from quorumlog.errors import Closed, InvalidRequest, QuorumlogError, TimedOut, UnknownPartition
 from quorumlog.fetching import FetchCore, FetchSettings
 from quorumlog.member import Member
 from quorumlog.process import PROCESS, check_process, machine_name
@@ -55,7 +55,7 @@ class Consumer:
         self._fetcher: Fetcher | None = None
         self._membership: Membership | None = None
         self._member: Member | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         self._chunk: Chunk | None = None
         self._records: Iterator[Record] = iter(())
         self._closed = False
@@ -66,29 +66,57 @@ class Consumer:
         """Look up topics and join the group. The first record asked for does this as well.
 
         Raises:
-            UnknownTopic: there is none; also UnknownPartition, ConnectionFailed, TimedOut.
+            UnknownTopic: there is none; also UnknownPartition.
+            ConnectionFailed: no node has answered for half a minute.
+            TimedOut: not within `timeout`; it goes on in the background.
         """
         self._check_usable()
-        async with self._opening:
-            if self._fetcher is not None:
-                return
-            deadline = Deadline(limit("timeout", timeout))
-            settings = self._settings
-            if settings.partitions is not None:
-                await self._take(settings.partitions, deadline)
-            elif settings.group is None:
-                topics = [await self._cluster.topic(name, _left(deadline)) for name in settings.topics]
+        deadline = Deadline(limit("timeout", timeout))
+        if not await self._opened(deadline):
+            raise TimedOut(
+                f"the topics were not looked up within {deadline.timeout:g} s",
+                hint="give it more time: open() again, or see quorumlog doctor for what is slow",
+            )
+
+    async def _opened(self, deadline: Deadline) -> bool:
+        """Wait until it is open; False if it is not at `deadline`, with nothing known to be wrong. Whoever asks next
+        waits for the same attempt, so that many short waits are as good as a long one."""
+        while self._fetcher is None:
+            self._check_usable()
+            opening = self._opening
+            if opening is None:
+                opening = self._opening = asyncio.ensure_future(self._open())
+            await asyncio.wait([opening], timeout=deadline.left())
+            if not opening.done():
+                return False
+            if self._opening is opening:
+                self._opening = None
+            if opening.cancelled():
+                continue
+            error = opening.exception()
+            patient = isinstance(error, QuorumlogError) and error.retriable and deadline.at is None
+            if error is not None and not patient:
+                raise error
+        return True
+
+    async def _open(self) -> None:
+        deadline = Deadline(_OPEN_SECONDS)
+        settings = self._settings
+        if settings.partitions is not None:
+            await self._take(settings.partitions, deadline)
+        else:
+            topics = [await self._cluster.topic(name, deadline.left()) for name in settings.topics]
+            if settings.group is None:
                 await self._take({topic.name: range(len(topic.leaders)) for topic in topics}, deadline)
             else:
-                for name in settings.topics:
-                    await self._cluster.topic(name, _left(deadline))
                 self._join(settings.group)
-            self._fetcher = Fetcher(self._cluster, self._core)
-            self._fetcher.wake()
+        self._fetcher = Fetcher(self._cluster, self._core)
+        self._fetcher.wake()
 
     async def _take(self, wanted: Partitions, deadline: Deadline) -> None:
-        for name, partitions in wanted.items():
-            topic = await self._cluster.topic(name, _left(deadline))
+        topics = [(await self._cluster.topic(name, deadline.left()), chosen) for name, chosen in wanted.items()]
+        for topic, partitions in topics:
+            name = topic.name
             for partition in partitions:
                 if not 0 <= partition < len(topic.leaders):
                     raise UnknownPartition(
@@ -96,10 +124,12 @@ class Consumer:
                         hint="see quorumlog topic describe NAME",
                         code="UNKNOWN_PARTITION",
                     )
+        for topic, partitions in topics:
+            for partition in partitions:
                 position = partitions[partition] if isinstance(partitions, Mapping) else None
                 if isinstance(position, int):
                     position = Offset(position)
-                self._core.add(TopicPartition(name, partition), topic.topic_id, position)
+                self._core.add(TopicPartition(topic.name, partition), topic.topic_id, position)
 
     def _join(self, group: str) -> None:
         settings = self._settings
@@ -146,8 +176,8 @@ class Consumer:
         self._chunk = None
         if self._membership is not None:
             self._membership.handed_back()
-        if self._fetcher is None:
-            await self.open(timeout=deadline.timeout)
+        if self._fetcher is None and not await self._opened(deadline):
+            return None
         fetcher = self._fetcher
         assert fetcher is not None
         while True:
@@ -162,11 +192,10 @@ class Consumer:
                 return chunk
             if self._core.at_stop:
                 return None
-            remaining = None if deadline.at is None else deadline.remaining(1e9)
-            if remaining is not None and remaining <= 0.0:
+            if deadline.passed:
                 return None
             try:
-                await asyncio.wait_for(fetcher.news.wait(), remaining)
+                await asyncio.wait_for(fetcher.news.wait(), deadline.left())
             except TimeoutError:
                 return None
             self._check_usable()
@@ -326,6 +355,9 @@ class Consumer:
             return
         self._closed = True
         self._records = iter(())
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self._membership is not None:
             await self._membership.close(limit("timeout", timeout))
         if self._fetcher is not None:
@@ -347,9 +379,5 @@ class Consumer:
 
 
 _NO_DEADLINE = Deadline(None)
-
-
-def _left(deadline: Deadline) -> float | None:
-    if deadline.passed:
-        raise TimedOut(f"the topics were not found within {deadline.timeout} s", hint="give a longer timeout")
-    return None if deadline.at is None else deadline.remaining(1e9)
+# With no answer for this long something is wrong, not slow.
+_OPEN_SECONDS = 30.0

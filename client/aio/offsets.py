@@ -20,7 +20,7 @@ async def list_offsets(
     Raises:
         QuorumlogError: a leader refused for good, or did not answer in time.
     """
-    known = await cluster.topic(topic, None if deadline.at is None else deadline.remaining(1e9))
+    known = await cluster.topic(topic, deadline.left())
     cache = cluster.cache
 
     async def one(partition: int) -> tuple[int, int]:
@@ -39,7 +39,7 @@ async def list_offsets(
             nonlocal told
             told = address
 
-        timeout = None if deadline.at is None else deadline.remaining(1e9)
+        timeout = deadline.left()
         offset = await cluster.ask_leader(
             lambda: told or cache.leader(topic, partition) or "", call, timeout, learn=learn
         )

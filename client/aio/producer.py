@@ -197,25 +197,23 @@ class Producer:
             TimedOut: not before `deadline`; other errors as the cluster says.
         """
         self._check_usable()
-        if deadline.passed:
+        if deadline.passed and topic in self._routes:
             raise TimedOut(
                 f"no room for topic {topic} within {deadline.timeout} s: {self._settings.buffer_memory} bytes are "
                 "waiting to be acknowledged",
                 hint="send slower, raise buffer_memory, or see quorumlog doctor for what is slow",
             )
-        remaining = deadline.remaining(3600.0)
         async with self._opening:
-            core = self._core
-            if core is None:
-                core = self._core = await self._open(deadline)
+            if self._core is None:
+                self._core = await self._open(deadline)
             if topic not in self._routes:
-                known = await self._cluster.topic(topic, None if deadline.at is None else remaining)
+                known = await self._cluster.topic(topic, deadline.left())
                 partitioner = StickyPartitioner(len(known.leaders), self._cluster.rng)
                 self._routes[topic] = _Route(known.topic_id, partitioner)
                 return
         assert self._dispatcher is not None
         try:
-            await asyncio.wait_for(self._dispatcher.room(), remaining)
+            await asyncio.wait_for(self._dispatcher.room(), deadline.left())
         except TimeoutError:
             return  # tried again, and then found to be too late
 
@@ -223,8 +221,7 @@ class Producer:
         async def call(connection: Connection, seconds: float) -> pb.InitProducerResponse:
             return await connection.log.InitProducer(pb.InitProducerRequest(), timeout=seconds)
 
-        timeout = None if deadline.at is None else deadline.remaining(3600.0)
-        answer = await self._cluster.ask_anyone(call, timeout)
+        answer = await self._cluster.ask_anyone(call, deadline.left())
         core = ProducerCore(self._settings, answer.producer_id, answer.producer_epoch, self._cluster.rng)
         self._dispatcher = Dispatcher(self._cluster, core)
         core.on_topic_gone = self._forget
@@ -251,7 +248,7 @@ class Producer:
             for batch in core.unsettled_batches():
                 dispatcher.wake()
                 try:
-                    await asyncio.wait_for(batch.wait_async(), None if deadline.at is None else deadline.remaining(1e9))
+                    await asyncio.wait_for(batch.wait_async(), deadline.left())
                 except TimeoutError:
                     raise TimedOut(
                         f"records were not acknowledged within {deadline.timeout} s",

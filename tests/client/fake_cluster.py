@@ -45,6 +45,7 @@ class FakeCluster:
         self.producers = 0
         self.hold_acks: asyncio.Event | None = None
         self.hold_node = ""
+        self.hold_topics: asyncio.Event | None = None
         self.break_streams = 0
         self.refuse: Callable[[pb.PartitionBatch], pb.Error | None] = lambda batch: None
         self.requests: list[list[int]] = []
@@ -84,8 +85,9 @@ class FakeCluster:
             self._servers.append(server)
 
     async def _stop(self) -> None:
-        if self.hold_acks is not None:
-            self.hold_acks.set()
+        for held in (self.hold_acks, self.hold_topics):
+            if held is not None:
+                held.set()
         await asyncio.gather(*(server.stop(None) for server in self._servers))
 
     def create(self, name: str, partitions: int) -> list[ModelPartition]:
@@ -168,6 +170,8 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
     async def Metadata(self, request: pb.MetadataRequest, context: Any) -> pb.MetadataResponse:
         cluster = self.cluster
         names = [] if request.no_topics else list(request.topics) or list(cluster.topics)
+        if names and cluster.hold_topics is not None:
+            await cluster.hold_topics.wait()
         nodes = [pb.NodeInfo(node_id=n + 1, address=a, up=True) for n, a in enumerate(cluster.addresses)]
         leader = pb.Leader(node_id=1, address=cluster.addresses[0], leader_epoch=1)
         return pb.MetadataResponse(

@@ -71,6 +71,14 @@ def test_several_addresses_are_all_named() -> None:
     assert all(address in str(caught.value) for address in addresses)
 
 
+def test_a_node_that_is_merely_late_is_not_called_broken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and says nothing
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(quorumlog.TimedOut, match=f"{address} did not answer in time") as caught:
+            quorumlog.connect(address, timeout=0.3)
+    assert "more time" in caught.value.hint
+
+
 def test_one_good_address_is_enough(cluster: FakeCluster) -> None:
     with quorumlog.connect(f"127.0.0.1:{free_port()},{cluster.addresses[0]}", timeout=10) as client:
         assert client.topics.list() == []

@@ -349,3 +349,41 @@ def until(condition: object) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("group", [None, "billing"])
+def test_polls_too_short_to_look_up_the_topic_return_nothing_and_lose_nothing(
+    cluster: FakeCluster, group: str | None
+) -> None:
+    cluster.create("orders", 1)
+    cluster.hold_topics = asyncio.Event()
+    with (
+        quorumlog.connect(cluster.bootstrap) as client,
+        client.producer() as producer,
+        client.consumer("orders", group=group) as consumer,
+    ):
+        assert [consumer.poll(timeout=0.01) for _ in range(5)] == [[]] * 5
+        with pytest.raises(quorumlog.TimedOut, match=r"not looked up within 0\.01 s"):
+            consumer.open(timeout=0.01)
+        cluster.loop.call_soon_threadsafe(cluster.hold_topics.set)
+        producer.send("orders", b"v")
+        assert next(consumer).value == b"v"
+
+
+def test_a_send_too_short_to_look_up_the_topic_does_not_blame_the_buffer(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    cluster.hold_topics = asyncio.Event()
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+        with pytest.raises(quorumlog.TimedOut, match="did not tell about orders"):
+            producer.send("orders", b"v", timeout=0.2)
+        cluster.loop.call_soon_threadsafe(cluster.hold_topics.set)
+        assert producer.send("orders", b"v", timeout=10).result(10).offset == 0
+
+
+def test_an_unknown_topic_is_raised_by_a_poll(cluster: FakeCluster) -> None:
+    with (
+        quorumlog.connect(cluster.bootstrap) as client,
+        client.consumer("nowhere") as consumer,
+        pytest.raises(quorumlog.UnknownTopic, match="nowhere"),
+    ):
+        consumer.poll(timeout=10)
