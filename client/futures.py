@@ -6,7 +6,7 @@ known of its batch as a whole, so that is where it is kept, and where threads an
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from quorumlog.errors import InvalidRequest, QuorumlogError, TimedOut
@@ -98,9 +98,10 @@ class Completion:
 
 class BatchCompletion(Completion):
     """The outcome of a batch: `base_offset` (-1: appended, offset no longer known) and the records' timestamps in
-    milliseconds."""
+    milliseconds. A batch that was too large travels on as two `halves`; it is done when both are, and what became of
+    a record is then known of the half it is in."""
 
-    __slots__ = ("base_offset", "partition", "timestamps_ms", "topic")
+    __slots__ = ("base_offset", "halves", "partition", "timestamps_ms", "topic")
 
     def __init__(self, topic: str, partition: int) -> None:
         super().__init__()
@@ -108,6 +109,21 @@ class BatchCompletion(Completion):
         self.partition = partition
         self.timestamps_ms: list[int] = []
         self.base_offset = -1
+        self.halves: tuple[BatchCompletion, BatchCompletion] | None = None
+
+    def pieces(self, start: int, count: int) -> "list[tuple[BatchCompletion, int, int]]":
+        """Return what records were sent in at last, in their order: (batch, first position, number of records)."""
+        if self.halves is None:
+            return [(self, start, count)]
+        first, second = self.halves
+        middle = len(first.timestamps_ms)
+        found = []
+        if start < middle:
+            found += first.pieces(start, min(count, middle - start))
+        if start + count > middle:
+            begin = max(start, middle)
+            found += second.pieces(begin - middle, start + count - begin)
+        return found
 
     def metadata(self, index: int) -> RecordMetadata:
         """Return where the record at `index` of the batch went; the batch is done and has not failed."""
@@ -138,14 +154,18 @@ class SendFuture:
         batch = self._batch
         if not batch._done:
             batch.wait(timeout, "the delivery of a record")
+        index = self._index
+        if batch.halves is not None:
+            ((batch, index, _),) = batch.pieces(index, 1)
         if batch.error is not None:
             raise batch.error
-        return batch.metadata(self._index)
+        return batch.metadata(index)
 
     def exception(self, timeout: float | None = None) -> QuorumlogError | None:
         """Wait as `result` does and return the error, or None if the record was appended."""
         self._batch.wait(timeout, "the delivery of a record")
-        return self._batch.error
+        ((batch, _, _),) = self._batch.pieces(self._index, 1)
+        return batch.error
 
     def add_done_callback(self, callback: Callable[["SendFuture"], None]) -> None:
         """Call `callback(self)` when done, from the client's own thread; it must be quick and must not raise."""
@@ -188,11 +208,14 @@ class BulkFuture:
         """Wait as `result` does and return the first error, or None if every record was appended."""
         for batch, _, _ in self._parts:
             batch.wait(timeout, "the delivery of records")
-        return next((batch.error for batch, _, _ in self._parts if batch.error is not None), None)
+        return next((batch.error for batch, _, _ in self._pieces() if batch.error is not None), None)
+
+    def _pieces(self) -> Iterator[tuple[BatchCompletion, int, int]]:
+        return (piece for batch, start, count in self._parts for piece in batch.pieces(start, count))
 
     def _ranges(self) -> list[AppendedRange]:
         ranges = []
-        for batch, start, count in self._parts:
+        for batch, start, count in self._pieces():
             if batch.error is not None:
                 raise batch.error
             base = batch.base_offset + start if batch.base_offset >= 0 else -1

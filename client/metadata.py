@@ -18,6 +18,12 @@ class Topic:
     leaders: list[tuple[str, int] | None]
     description: TopicDescription
 
+    @property
+    def max_message_bytes(self) -> int | None:
+        """The topic's own limit of a batch in bytes; None where it has none of its own."""
+        own = self.description.configs.get("max.message.bytes", "")
+        return int(own) if own.isdecimal() else None
+
 
 @dataclass(slots=True)
 class MetadataCache:

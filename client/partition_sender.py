@@ -17,6 +17,8 @@ the offset it already has. From that follows everything here:
   again under the next epoch from sequence 0.
 - If the batch given up may be in the log, what was sent after it and may be in the log as well keeps its sequence and
   is sent again until it is settled; only what is certainly not in the log starts again under the next epoch.
+- A batch of several records that is over the topic's limit is sent as two halves instead: the same renumbering, and
+  no record is given up unless it is too large on its own.
 - A leader that does not know the producer has appended neither this batch nor, after it, any other: the same
   renumbering, without a hole.
 """
@@ -27,17 +29,18 @@ from collections import deque
 from dataclasses import dataclass
 
 from quorumlog.backoff import full_jitter
-from quorumlog.errors import FailedBatch, Fenced, Outcome, QuorumlogError, TimedOut
+from quorumlog.errors import FailedBatch, Fenced, Outcome, QuorumlogError, RecordTooLarge, TimedOut
 from quorumlog.pending import PendingBatch
 
 MAX_IN_FLIGHT = 5
 SEQUENCES = 1 << 31
 
-# Outcome rules need to tell these four from all others; everything else goes by the flags an error carries.
+# Outcome rules need to tell these five from all others; everything else goes by the flags an error carries.
 DUPLICATE_SEQUENCE = "DUPLICATE_SEQUENCE"
 OUT_OF_ORDER_SEQUENCE = "OUT_OF_ORDER_SEQUENCE"
 UNKNOWN_PRODUCER = "UNKNOWN_PRODUCER"
 PRODUCER_FENCED = "PRODUCER_FENCED"
+RECORD_TOO_LARGE = "RECORD_TOO_LARGE"
 
 
 @dataclass(eq=False, slots=True)
@@ -60,16 +63,26 @@ class PartitionSender:
         producer_id: id of the producer, handed out by the cluster.
         epoch: the producer's first epoch.
         rng: jitter.
+        batch_size_max: size in bytes beyond which several records do not travel together, as far as the topic's limit
+            is known; lowered when a leader refuses less.
     """
 
     def __init__(
-        self, topic: str, topic_id: bytes, partition: int, producer_id: int, epoch: int, rng: random.Random
+        self,
+        topic: str,
+        topic_id: bytes,
+        partition: int,
+        producer_id: int,
+        epoch: int,
+        rng: random.Random,
+        batch_size_max: float = math.inf,
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
         self.partition = partition
         self.producer_id = producer_id
         self.epoch = epoch
+        self.batch_size_max = batch_size_max
         self.open: PendingBatch | None = None
         self.queue: deque[PendingBatch] = deque()
         self.retry: list[PendingBatch] = []
@@ -149,6 +162,8 @@ class PartitionSender:
             if not (idle or opened.size_bytes >= batch_size or now - opened.created >= linger):
                 return None
             self.seal()
+        while self.queue[0].size_bytes > self.batch_size_max and self.queue[0].count > 1:
+            self.queue.extendleft(reversed(self.queue.popleft().split()))
         batch = self.queue.popleft()
         batch.order = self._next_order
         batch.epoch = self.epoch
@@ -207,6 +222,9 @@ class PartitionSender:
             return
         if error.outcome is not Outcome.NOT_APPENDED:
             batch.maybe_appended = True
+        if error.code == RECORD_TOO_LARGE and not batch.maybe_appended:
+            self._too_large(batch, error)
+            return
         if error.code == PRODUCER_FENCED:
             self._fence(batch, error)
         elif not error.retriable or now >= batch.deadline or self._beyond_settling(batch, error):
@@ -216,6 +234,17 @@ class PartitionSender:
             wait = 0.0 if at_once else full_jitter(self._failures, self._rng)
             self.retry_at = max(self.retry_at, now + max(wait, error.retry_after_seconds))
             self._back_to_retry(batch)
+
+    def _too_large(self, batch: PendingBatch, error: QuorumlogError) -> None:
+        if batch.count == 1:
+            self._give_up(batch, record_too_large(error))
+            return
+        # Half of what was refused is at least half of what is allowed.
+        self.batch_size_max = min(self.batch_size_max, batch.size_bytes // 2)
+        self._open_hole(batch.order, unknown=False)
+        for half in batch.split():
+            half.order = batch.order
+            self._back_to_retry(half)
 
     def _behind_unsettled(self, batch: PendingBatch) -> bool:
         """Whether a batch before this one is still to be settled; until it is, the leader may know nothing of both."""
@@ -309,4 +338,14 @@ def _too_late(why: str) -> TimedOut:
     return TimedOut(
         f"not delivered within delivery_timeout: {why}",
         hint="see quorumlog doctor for what is slow; raise delivery_timeout to wait longer",
+    )
+
+
+def record_too_large(refusal: QuorumlogError) -> RecordTooLarge:
+    """Return the error for a record that was refused alone; the refusal names its size and the limit."""
+    return RecordTooLarge(
+        f"one record alone is over the topic's limit: {refusal.message}",
+        hint="send a smaller one, or raise max.message.bytes of the topic: quorumlog topic alter",
+        code=refusal.code,
+        outcome=Outcome.NOT_APPENDED,
     )

@@ -95,6 +95,31 @@ class PendingBatch(BatchCompletion):
         self.size_bytes += size_bytes
         return index
 
+    def split(self) -> "tuple[PendingBatch, PendingBatch]":
+        """Let two halves, which were never sent, carry the records instead; this one is done when both are."""
+        middle = self.count // 2
+        assert middle, "one record cannot be split"
+        first, second = (PendingBatch(self.topic, self.partition, self.created, self.deadline) for _ in range(2))
+        for half, start, stop in ((first, 0, middle), (second, middle, self.count)):
+            half.values = self.values[start:stop]
+            half.timestamps_ms = self.timestamps_ms[start:stop]
+            half.keys = None if self.keys is None else self.keys[start:stop]
+            if self.headers is not None:
+                half.headers = {i - start: pairs for i, pairs in self.headers.items() if start <= i < stop}
+        first.size_bytes = min(self.size_bytes, _size_bytes(first))
+        second.size_bytes = self.size_bytes - first.size_bytes
+        self.halves = (first, second)
+        self._let_go()
+        first.on_done(self._half_done)
+        second.on_done(self._half_done)
+        return first, second
+
+    def _half_done(self) -> None:
+        assert self.halves is not None
+        first, second = self.halves
+        if first.done and second.done:
+            self.finish(first.error or second.error)
+
     def complete(self, base_offset: int) -> None:
         """Finish it as appended at `base_offset`; -1 where that is no longer known."""
         self.base_offset = base_offset
@@ -119,3 +144,16 @@ class PendingBatch(BatchCompletion):
         self.keys = None
         self.headers = None
         self.payload = None
+
+
+def _size_bytes(batch: PendingBatch) -> int:
+    """Return the estimate of a batch's size on the wire, as it was made record by record."""
+    size = RECORD_OVERHEAD_BYTES * batch.count
+    size += sum(len(value or b"") for value in batch.values)
+    size += sum(len(key or b"") for key in batch.keys or ())
+    return size + sum(headers_size_bytes(pairs) for pairs in (batch.headers or {}).values())
+
+
+def headers_size_bytes(headers: Headers) -> int:
+    """Return what the headers of one record add to that estimate."""
+    return sum(len(name) + len(content or b"") + 8 for name, content in headers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from quorumlog.errors import Closed, FailedBatch, Outcome, QuorumlogError, Retriable
 from quorumlog.futures import SendFuture
 from quorumlog.partition_sender import Attempt, PartitionSender
-from quorumlog.pending import RECORD_OVERHEAD_BYTES, Headers, PendingBatch
+from quorumlog.pending import RECORD_OVERHEAD_BYTES, Headers, PendingBatch, headers_size_bytes
 from quorumlog.send_plan import too_large
 
 # A request of many batches stays below what nodes and proxies accept without being told; one batch always fits.
@@ -60,10 +60,25 @@ class ProducerCore:
         self._senders: dict[tuple[str, int], PartitionSender] = {}
         self._busy: dict[PartitionSender, None] = {}
         self._requests: dict[str, int] = {}
+        self._size_limits: dict[str, int] = {}
         self._failed: list[FailedBatch] = []
         self._failed_bytes = 0
 
     # -- records in
+
+    def limit_topic(self, topic: str, size_bytes_max: int) -> None:
+        """Take over the topic's own limit of a batch. Records are still sent where it may have been raised since; the
+        leader decides."""
+        with self.lock:
+            self._size_limits[topic] = size_bytes_max
+
+    def record_size_max(self, topic: str) -> int:
+        """Return the size in bytes beyond which a record is not even tried."""
+        return max(self.settings.record_size_max, self._size_limits.get(topic, 0))
+
+    def bulk_batch_size(self, topic: str) -> int:
+        """Return the size in bytes to which the columns of a bulk are cut."""
+        return min(self.settings.bulk_batch_size, self._size_limits.get(topic, self.settings.bulk_batch_size))
 
     def append(
         self,
@@ -89,10 +104,10 @@ class ProducerCore:
         if key is not None:
             size += len(key)
         if headers:
-            size += sum(len(name) + len(content or b"") + 8 for name, content in headers)
+            size += headers_size_bytes(headers)
         settings = self.settings
-        if size > settings.record_size_max:
-            raise too_large(topic, size, settings.record_size_max)
+        if size > settings.record_size_max and size > self.record_size_max(topic):
+            raise too_large(topic, size, self.record_size_max(topic))
         with self.lock:
             if self.buffered_bytes + size > settings.buffer_memory and self.buffered_bytes:
                 return None
@@ -100,7 +115,8 @@ class ProducerCore:
             if sender is None or sender.topic_id != topic_id or sender.fenced is not None or self.closed:
                 sender = self._sender(topic, topic_id, partition)
             batch = sender.open
-            if batch is None or batch.size_bytes + size > settings.batch_size:
+            size_max = min(sender.batch_size_max, settings.batch_size)
+            if batch is None or batch.size_bytes + size > size_max:
                 batch = self._new_batch(sender, now)
             self.buffered_bytes += size
             return SendFuture(batch, batch.add(value, key, headers, timestamp_ms, size))
@@ -125,7 +141,7 @@ class ProducerCore:
             if sender is None or sender.topic_id != topic_id or sender.fenced is not None or self.closed:
                 sender = self._sender(topic, topic_id, partition)
             batch = sender.open
-            if batch is None or batch.size_bytes + size_bytes > self.settings.batch_size:
+            if batch is None or batch.size_bytes + size_bytes > min(self.settings.batch_size, sender.batch_size_max):
                 batch = self._new_batch(sender, now)
             self.buffered_bytes += size_bytes
             return batch, batch.extend(values, keys, timestamps_ms, size_bytes), len(values)
@@ -137,7 +153,8 @@ class ProducerCore:
         if sender is not None and sender.topic_id == topic_id and sender.fenced is not None:
             raise sender.fenced
         # The one of a topic that was deleted meanwhile stays among the busy until its records have their outcome.
-        sender = PartitionSender(topic, topic_id, partition, self._producer_id, self._epoch, self._rng)
+        size_max = self._size_limits.get(topic, math.inf)
+        sender = PartitionSender(topic, topic_id, partition, self._producer_id, self._epoch, self._rng, size_max)
         self._senders[(topic, partition)] = sender
         return sender
 
@@ -147,11 +164,6 @@ class ProducerCore:
         sender.open = batch
         self._busy[sender] = None
         return batch
-
-    def is_filling(self, topic: str, partition: int) -> bool:
-        """Whether the open batch of a partition has records and room for more."""
-        sender = self._senders.get((topic, partition))
-        return sender is not None and sender.open is not None and sender.open.size_bytes < self.settings.batch_size
 
     # -- attempts out
 
@@ -182,7 +194,8 @@ class ProducerCore:
         while senders:
             remaining = []
             for sender in senders:
-                attempt = sender.next_attempt(now, linger=settings.linger, batch_size=settings.batch_size, idle=idle)
+                enough = int(min(settings.batch_size, sender.batch_size_max))
+                attempt = sender.next_attempt(now, linger=settings.linger, batch_size=enough, idle=idle)
                 if attempt is None:
                     continue
                 if attempts and size + attempt.batch.size_bytes > REQUEST_BYTES:

@@ -157,8 +157,8 @@ class Producer:
         self, topic: str, values: Column, keys: Column | None, partition: int | None
     ) -> Iterator[Chunk] | None:
         """Cut columns into chunks for `try_extend`; None while the topic is not known. Safe to call from any thread."""
-        route = self._routes.get(topic)
-        if route is None or self._core is None:
+        route, core = self._routes.get(topic), self._core
+        if route is None or core is None:
             self._check_usable()
             return None
         if partition is not None:
@@ -169,8 +169,8 @@ class Producer:
             keys,
             partition,
             route.partitioner,
-            chunk_bytes=self._settings.bulk_batch_size,
-            record_bytes_max=self._settings.record_size_max,
+            chunk_bytes=core.bulk_batch_size(topic),
+            record_bytes_max=core.record_size_max(topic),
         )
 
     def try_extend(self, topic: str, chunk: Chunk, timestamp: When | None) -> tuple[BatchCompletion, int, int] | None:
@@ -208,6 +208,8 @@ class Producer:
                 self._core = await self._open(deadline)
             if topic not in self._routes:
                 known = await self._cluster.topic(topic, deadline.left())
+                if known.max_message_bytes is not None:
+                    self._core.limit_topic(topic, known.max_message_bytes)
                 partitioner = StickyPartitioner(len(known.leaders), self._cluster.rng)
                 self._routes[topic] = _Route(known.topic_id, partitioner)
                 return

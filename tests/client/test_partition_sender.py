@@ -4,11 +4,13 @@ import random
 
 import pytest
 
-from quorumlog.errors import DeliveryFailed, Outcome, QuorumlogError, from_wire
+from quorumlog.errors import DeliveryFailed, Outcome, QuorumlogError, RecordTooLarge, from_wire
+from quorumlog.futures import BatchCompletion, BulkFuture, SendFuture
 from quorumlog.partition_sender import Attempt, PartitionSender
 from quorumlog.pending import PendingBatch
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import make_error
+from quorumlog.records import AppendedRange
 
 
 class Script:
@@ -30,9 +32,18 @@ class Script:
         """Send whatever may be sent, and return the attempts by name."""
         attempts = {}
         while (attempt := self.sender.next_attempt(self.now, linger=0, batch_size=1, idle=True)) is not None:
-            name = next(n for n, batch in self.batches.items() if batch is attempt.batch)
-            attempts[name] = attempt
+            attempts[self.name(attempt.batch)] = attempt
         return attempts
+
+    def name(self, sent: BatchCompletion) -> str:
+        """The name of a batch; the halves of `a` are `a1` and `a2`."""
+        for name, batch in self.batches.items():
+            if batch is sent:
+                return name
+            for number, half in enumerate(batch.halves or (), 1):
+                if half is sent:
+                    return f"{name}{number}"
+        raise AssertionError("a batch without a name")
 
     def state(self, attempts: dict[str, Attempt]) -> str:
         return " ".join(f"{n}@{a.batch.epoch}:{a.batch.base_sequence}" for n, a in attempts.items())
@@ -110,7 +121,7 @@ def test_a_sequence_long_past_counts_as_appended_at_an_unknown_offset(script: Sc
 def test_a_certain_failure_lets_the_rest_go_on_under_the_next_epoch(script: Script) -> None:
     script.add("abc")
     sent = script.send()
-    script.refuse(sent["a"], pb.RECORD_TOO_LARGE)
+    script.refuse(sent["a"], pb.INVALID_REQUEST)
     assert script.outcome("a") is Outcome.NOT_APPENDED
     script.refuse(sent["b"], pb.OUT_OF_ORDER_SEQUENCE)
     script.lose(sent["c"])  # cannot have been appended either: `a` is missing in front of it
@@ -121,7 +132,7 @@ def test_a_certain_failure_lets_the_rest_go_on_under_the_next_epoch(script: Scri
 def test_what_came_before_a_failure_is_settled_under_its_own_epoch(script: Script) -> None:
     script.add("abc")
     sent = script.send()
-    script.refuse(sent["b"], pb.RECORD_TOO_LARGE)
+    script.refuse(sent["b"], pb.INVALID_REQUEST)
     script.lose(sent["a"])
     script.refuse(sent["c"], pb.OUT_OF_ORDER_SEQUENCE)
     script.wait(1)
@@ -235,3 +246,46 @@ def test_linger_applies_only_while_something_is_in_flight(script: Script) -> Non
     script.sender.open = batch
     assert script.sender.next_attempt(0.004, linger=0.005, batch_size=100, idle=False) is None
     assert script.sender.next_attempt(0.005, linger=0.005, batch_size=100, idle=False) is not None
+
+
+def test_a_batch_that_is_too_large_goes_on_as_two_halves_before_what_came_after_it(script: Script) -> None:
+    script.add("ab")
+    sent = script.send()
+    script.refuse(sent["a"], pb.RECORD_TOO_LARGE)
+    assert script.send() == {}, "what is in flight is awaited first"
+    script.refuse(sent["b"], pb.OUT_OF_ORDER_SEQUENCE)
+    script.wait(1)
+    again = script.send()
+    assert script.state(again) == "a1@1:0 a2@1:1 b1@1:2 b2@1:3", "b is as large: it is not even tried"
+    script.sender.appended(again["a1"], 10)
+    assert script.outcome("a") is None
+    script.sender.appended(again["a2"], 20)
+    assert script.outcome("a") is Outcome.NONE
+    assert [SendFuture(script.batches["a"], n).result().offset for n in range(2)] == [10, 20]
+    assert BulkFuture([(script.batches["a"], 0, 2)]).result() == [
+        AppendedRange("t", 0, 10, 1),
+        AppendedRange("t", 0, 20, 1),
+    ]
+
+
+def test_only_the_record_that_is_too_large_itself_fails(script: Script) -> None:
+    script.add("a")
+    script.refuse(script.send()["a"], pb.RECORD_TOO_LARGE)
+    halves = script.send()
+    script.refuse(halves["a2"], pb.RECORD_TOO_LARGE)
+    script.sender.appended(halves["a1"], 5)
+    first, second = (SendFuture(script.batches["a"], n) for n in range(2))
+    assert first.result().offset == 5
+    assert first.exception() is None
+    error = second.exception()
+    assert isinstance(error, DeliveryFailed)
+    assert isinstance(error.__cause__, RecordTooLarge)
+    assert (error.count, error.outcome) == (1, Outcome.NOT_APPENDED)
+
+
+def test_what_may_be_in_the_log_is_not_split(script: Script) -> None:
+    script.add("a")
+    script.lose(script.send()["a"])
+    script.wait(1)
+    script.refuse(script.send()["a"], pb.RECORD_TOO_LARGE)
+    assert script.outcome("a") is Outcome.UNKNOWN

@@ -1,5 +1,5 @@
 """The producer's core against the model log under virtual time: leader changes, lost answers, lost streams, late
-requests.
+requests, limits of size that sink.
 
 Nothing acknowledged is lost or doubled, nothing reported as not appended is there, and the order of sending is the
 order of the log.
@@ -44,6 +44,7 @@ class Harness:
         self.healed = False
         self.timer_at = 0.0
         self.on_the_way = [0, 0]
+        self.records_max = 1000
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
         heapq.heappush(self.events, (self.now + delay, next(self.ticket), action))
@@ -110,6 +111,8 @@ class Harness:
         if batch.base_sequence > FAR and self.on_the_way[number] == 0 and self.rng.random() < 0.05 and not self.healed:
             # A log forgets a producer long after its last request has arrived, and never one whose first is unsettled.
             partition.producers.clear()
+        if batch.count > self.records_max:
+            return make_error(pb.RECORD_TOO_LARGE, f"{self.records_max} are allowed"), -1
         error, offset, _ = partition.produce(batch, attempt)
         if error is None and not self.healed and self.rng.random() < 0.05:
             return make_error(pb.TIMED_OUT, "committed, but nobody could tell in time"), -1
@@ -147,6 +150,8 @@ class Harness:
             self.at(time, functools.partial(self.send, number))
         for _ in range(self.rng.randrange(8)):
             self.at(self.rng.uniform(0, 4.0), self.elect)
+        if self.rng.random() < 0.5:
+            self.at(self.rng.uniform(0, 3.0), lambda: setattr(self, "records_max", self.rng.randrange(1, 5)))
         self.at(6.0, self.heal)
         while self.events:
             self.now, _, action = heapq.heappop(self.events)
@@ -172,6 +177,17 @@ def check(harness: Harness) -> None:
             assert isinstance(error, DeliveryFailed)
             if error.outcome is Outcome.NOT_APPENDED:
                 assert value not in log, f"{value!r} was reported as not appended and is there"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_limits_alone_cost_no_record(seed: int) -> None:
+    print(f"seed {seed}")
+    harness = Harness(seed, delivery_timeout=900.0, loss=0.0)  # one record at a time takes long here
+    harness.heal()
+    harness.records_max = 1
+    harness.run()
+    check(harness)
+    assert all(future.exception() is None for _, _, future in harness.sent)
 
 
 @pytest.mark.parametrize("block", range(6))
