@@ -35,6 +35,7 @@ class Dispatcher:
         self._streams: dict[str, ProduceStream] = {}
         self._wake_pending = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._leaderless: set[str] = set()
         self._refresher: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
@@ -89,14 +90,19 @@ class Dispatcher:
         self._arm(now)
 
     def _arm(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         at = self._core.next_wakeup(now)
         if self._streams and self._core.unsettled:
             at = min(at if at is not None else now + 1.0, now + 1.0)  # overdue streams are looked for every second
-        if at is not None:
-            self._timer = self._loop.call_later(max(0.001, at - now), self._pump)
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return  # one that comes too early looks again; arming one anew for every record would cost more
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(0.001, at - now), self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._pump()
 
     def _leader_of(self, sender: PartitionSender) -> str | None:
         address = self._cluster.cache.leader(sender.topic, sender.partition)
