@@ -17,7 +17,8 @@ CHANNEL_OPTIONS: Final = (
     *_COMMON,
     # A link has its own pace of reconnecting; gRPC's would grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # Bounds one attempt as a whole, handshake included: a peer under load needs its time.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
