@@ -46,6 +46,16 @@ class _DevNode:
         self.process: subprocess.Popen[bytes] | None = None
 
     def write_config(self) -> None:
+        """Write node.toml. Raises DevFailed."""
+        try:
+            self._write_config()
+        except OSError as error:
+            raise DevFailed(
+                f"the folder {self.folder} cannot be used: {error.strerror}; make it writable for this user, or choose "
+                "another one with --data"
+            ) from error
+
+    def _write_config(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A host of its own, or placement would see one machine and could not spread replicas.
         self.config.write_text(
@@ -116,6 +126,7 @@ class DevCluster:
                         f"node {node.node_id} in {node.folder} is in use by process {pid}: stop the program that "
                         "started it, or use another --data"
                     )
+            _check_ports(self._nodes)
             for node in self._nodes:
                 if not node.config.exists():  # otherwise it is the operator's, with what was changed in it
                     node.write_config()
@@ -186,6 +197,23 @@ class DevCluster:
             _signal(pid, signal.SIGKILL)
         if self._temporary:
             shutil.rmtree(self._data, ignore_errors=True)
+
+
+def _check_ports(nodes: list[_DevNode]) -> None:
+    """Before anything is started, or a cluster that listens there would be taken for this one. Raises DevFailed."""
+    for node in nodes:
+        for address in (node.client_address, node.peer_address):
+            host, port = split_address(address, "address")
+            with socket.socket() as probe:
+                # As gRPC binds: connections of a former process that linger do not matter, a listener does.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError as error:
+                    raise DevFailed(
+                        f"node {node.node_id} cannot listen on {address}: {error.strerror}; stop the program that has "
+                        "the port (perhaps another quorumlog dev), or choose other ports with --port"
+                    ) from error
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

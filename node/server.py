@@ -82,7 +82,6 @@ class NodeServer:
     async def start(self) -> None:
         """Open the data folder and serve. Raises NodeError: the message says what is wrong and what to do."""
         config = self.config
-        config.data.mkdir(parents=True, exist_ok=True)
         files = DataFolder(config.data)
         self._opened = await asyncio.to_thread(
             open_node,
@@ -468,7 +467,7 @@ class NodeServer:
                     severity=client_pb2.PROBLEM,
                     subject=f"node {peer}",
                     message=f"it turns node {self.node_id} away: {refusal}",
-                    fix="do as the message says, and start it again",
+                    fix="give the node that is turned away its own data folder back; see the message",
                 )
         else:
             wiped = self._opened.state is NodeState.WIPED

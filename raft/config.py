@@ -36,8 +36,7 @@ class Config:
 
     prompt_commit: bool = True
     """Idle peers are told of a commit at once. Otherwise they hear of it with the next APPEND or heartbeat, which
-    spares a
-    message and its answer per peer and commit where nobody waits for the followers to apply.
+    spares a message and its answer per peer and commit where nobody waits for the followers to apply.
     """
 
     def __post_init__(self) -> None:

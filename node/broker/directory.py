@@ -90,7 +90,12 @@ class Directory:
         leader = self.leader_of(found.partition.group_id)
         name = f"partition {found.partition.partition} of topic {found.topic.name!r}"
         where = f"node {leader.node_id} at {leader.address} does" if leader else "no leader is known here"
-        return make_error(code, f"node {self.node_id} does not lead {name}; {where}", outcome=outcome, leader=leader)
+        # The table's hint is to go to the leader named; where there is none, it is being elected, or cannot be.
+        hint = (
+            None if leader else "an election may be under way: try again in a moment; quorumlog doctor if it stays so"
+        )
+        message = f"node {self.node_id} does not lead {name}; {where}"
+        return make_error(code, message, hint=hint, outcome=outcome, leader=leader)
 
     def leader_of(self, group_id: int) -> client_pb2.Leader | None:
         """Who leads a group, as far as is known: the own replica's word, and only without one the coordination plane's.

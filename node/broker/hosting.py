@@ -1,12 +1,10 @@
 """The replicas of this node: opened at start, born and removed as `__cluster` is applied.
 
 A replica is born only by applying `__cluster`. Its first row is written in the same batch as the index of the entry
-that
-bore it (`BORN_UPTO`), so that after a restart, when `__cluster` is applied again, two cases can be told apart: an
-entry above
+that bore it (`BORN_UPTO`), so that after a restart, when `__cluster` is applied again, two cases can be told apart:
+an entry above
 that index bears what was never there; one at or below it names a replica that must be there, and if the database does
-not
-have it, it was lost. A lost replica is made again as one that does not count (REPAIR), never as a new voter.
+not have it, it was lost. A lost replica is made again as one that does not count (REPAIR), never as a new voter.
 """
 
 from __future__ import annotations

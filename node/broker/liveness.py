@@ -2,8 +2,7 @@
 
 A session begins with each start of a peer's process. A new one ends stickiness, hibernation and everything the peer had
 answered before; a peer that falls silent, or whose streams break, wakes the groups that slept on its word. Groups are
-told
-apart from nodes here only: the cores below know nothing of streams.
+told apart from nodes here only: the cores below know nothing of streams.
 """
 
 from __future__ import annotations

@@ -54,8 +54,7 @@ class PartitionReader:
         done: Done,
     ) -> None:
         """Call `done`, perhaps at once, with the records from the wanted offset on, with none when there is none yet,
-        or
-        with an error. With `size_bytes_max` 0 no records are read.
+        or with an error. With `size_bytes_max` 0 no records are read.
         """
         self._directory.look_up(
             wanted.topic_id,
@@ -272,8 +271,7 @@ def _answer(
 
 def _add_rows(answer: client_pb2.FetchedPartition, entries: Sequence[Entry], offset: int, size_bytes_max: int) -> None:
     """Unpack batches, from `offset` on, until the rows have reached `size_bytes_max`. What cannot be unpacked is an
-    error
-    where it would be the first.
+    error where it would be the first.
     """
     where = f"a batch of topic {answer.topic!r} partition {answer.partition} "
     size_bytes = 0

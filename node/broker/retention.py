@@ -1,8 +1,7 @@
 """What a log may forget: decided by each group's leader, written into the log, carried out by every replica.
 
 For readers a partition begins at `log_start_offset`. The entries below it are dropped only as far as every replica
-holds
-them, dead or alive, because until a replica can be sent a snapshot, an entry that it lacks must be kept for it.
+holds them, dead or alive, because until a replica can be sent a snapshot, an entry that it lacks must be kept for it.
 """
 
 from __future__ import annotations

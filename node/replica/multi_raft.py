@@ -2,8 +2,7 @@
 
 Why this shape. A sync costs the same for one group and for a hundred, so the entries of all groups go into one database
 batch per turn, and while a sync runs in its thread the next turns' batches pile up for the one after it. Terms and
-votes
-of all groups that change in a turn take one append to the votes file, synced beside the database.
+votes of all groups that change in a turn take one append to the votes file, synced beside the database.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How a call that fails as a whole tells the client: a gRPC status, with the error in full in its details.
 
 The trailing metadata carry the error twice: as `google.rpc.Status` under the standard name, which tools of every
-language
-show, and as the contract's own `Error` under `quorumlog-error-bin`, which a client reads without another dependency.
+language show, and as the contract's own `Error` under `quorumlog-error-bin`, which a client reads without another
+dependency.
 """
 
 from __future__ import annotations

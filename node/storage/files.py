@@ -129,6 +129,8 @@ def _failing_as(doing: str, path: Path) -> Iterator[None]:
             fix = "the disk is full: free space and start the node again"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             fix = "give the user of the node read and write permission on the data folder"
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+            fix = "check the path: `data` in the node's settings, or --data"
         else:
             fix = "check the disk (dmesg, smartctl) and start the node again"
         raise StorageFailed(f"{doing} {path} failed: {error.strerror or error}; {fix}") from error

@@ -122,7 +122,8 @@ class Identity:
             reason = f"under incarnation {named[0]}" if named else "not at all"
             raise FoundingRefused(
                 f"the founding record of cluster {founding.cluster_id.hex()} names node {self.node_id} {reason}, but "
-                f"its incarnation is {self.incarnation.hex()}: add the node to the cluster instead"
+                f"its incarnation is {self.incarnation.hex()}: bring the folder of that incarnation back; this release "
+                "cannot replace a node"
             )
         return replace(self, cluster_id=founding.cluster_id, founding=founding)
 

@@ -196,6 +196,27 @@ def test_dev_on_ports_that_are_taken_names_them(make_dev: MakeDev, tmp_path: Pat
     assert "--port" in errors
 
 
+def test_dev_does_not_take_the_cluster_that_has_its_ports_for_its_own(make_dev: MakeDev, tmp_path: Path) -> None:
+    port = ports_in_a_row()
+    first = make_dev("--port", port, "--nodes", 1, "--data", tmp_path / "first")
+    first.until_ready(1)
+    second = make_dev("--port", port, "--nodes", 1, "--data", tmp_path / "second")
+    said, errors = second.process.communicate(timeout=60)
+    assert second.process.returncode == 1
+    assert "ready" not in said
+    assert f"cannot listen on 127.0.0.1:{port}" in errors
+    assert "--port" in errors
+
+
+def test_dev_with_a_folder_that_cannot_be_used_says_so(make_dev: MakeDev, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    dev = make_dev("--port", 0, "--nodes", 1, "--data", tmp_path / "file")
+    _, errors = dev.process.communicate(timeout=60)
+    assert dev.process.returncode == 1
+    assert f"the folder {tmp_path / 'file' / 'node-1'} cannot be used: Not a directory" in errors
+    assert "--data" in errors
+
+
 def test_dev_with_another_number_of_nodes_than_its_data(make_dev: MakeDev, tmp_path: Path) -> None:
     first = make_dev("--port", 0, "--nodes", 1, "--data", tmp_path / "data")
     first.until_ready(1)

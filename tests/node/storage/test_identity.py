@@ -73,7 +73,7 @@ def test_a_member_refuses_to_found_another_cluster() -> None:
 
 def test_the_wiped_folder_of_a_founding_node_does_not_become_a_voter_again() -> None:
     wiped = waiting(incarnation=b"new incarnation!")
-    with pytest.raises(FoundingRefused, match=f"under incarnation {INCARNATION.hex()}.*add the node"):
+    with pytest.raises(FoundingRefused, match=f"under incarnation {INCARNATION.hex()}.*bring the folder"):
         wiped.founded(founding())
 
 
