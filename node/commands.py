@@ -17,7 +17,6 @@ from quorumlog.node.config import ConfigError, NodeConfig, load_config
 from quorumlog.node.dev import DevCluster
 from quorumlog.node.errors import NodeError
 from quorumlog.node.pidfile import pid_file
-from quorumlog.node.server import NodeServer
 
 GC_THRESHOLD = 50_000
 """Allocations between collections of the youngest generation: batches come and go by reference counts, and a collection
@@ -68,6 +67,9 @@ def run_node(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(config: NodeConfig) -> int:
+    # Imported here, because `dev` needs none of it and has processes to start.
+    from quorumlog.node.server import NodeServer
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

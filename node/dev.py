@@ -19,8 +19,6 @@ from quorumlog.node.clock import Clock, SystemClock
 from quorumlog.node.config import load_config, split_address
 from quorumlog.node.errors import NodeError
 from quorumlog.node.pidfile import serving_pid
-from quorumlog.node.rpc.probe import found_cluster, is_serving
-from quorumlog.proto import client_pb2
 
 CLIENT_PORT: Final = 7070
 PEER_PORT_DISTANCE: Final = 100
@@ -143,6 +141,10 @@ class DevCluster:
 
     async def _until_ready(self, stopping: asyncio.Event) -> bool:
         """Wait until every node serves and every group has a leader; False when interrupted."""
+        # Imported here, when the nodes are on their way: gRPC takes as long to load as they take to start.
+        from quorumlog.node.rpc.probe import found_cluster, is_serving
+        from quorumlog.proto import client_pb2
+
         deadline = self._clock.now() + READY_SECONDS
         founded = False
         addresses = [node.client_address for node in self._nodes]

@@ -46,7 +46,7 @@ from quorumlog.raft import Config, EntryKind, NodeId
 
 REGISTER_SECONDS: Final = 5.0
 PRESSURE_SECONDS: Final = 0.5
-CLAIMS: Final = 5
+CLAIMS: Final = 6
 CLAIM_SECONDS: Final = 0.25
 WRITE_RETRY_SECONDS: Final = 0.005
 """After the database has pushed a write back."""
@@ -329,14 +329,16 @@ class Broker:
         others = self.peers()
         alive = 1 + sum(self.liveness.is_alive(node.node_id) for node in others)
         if 2 * alive > len(others) + 1:
+            turn = CLAIMS - self._claims_left
             self._claims_left -= 1
             self._claim_at = now + CLAIM_SECONDS
-            self.balance.claim(self._prefers_me)
+            self.balance.claim(lambda replica: self._is_my_turn(replica, turn))
 
-    def _prefers_me(self, replica: Replica) -> bool:
+    def _is_my_turn(self, replica: Replica, turn: int) -> bool:
+        """The preferred leader comes first; but it may have missed the last entries, and then another one must lead."""
         group = self.catalogue.group(replica.group_id)
-        preferred = group.replicas[0] if group is not None else replica.voters[0]
-        return preferred == self.node_id
+        candidates = group.replicas if group is not None else replica.voters
+        return candidates[turn % len(candidates)] == self.node_id
 
     def _found_catalogue(self) -> None:
         """The first leader of `__cluster` writes the founding record into it."""

@@ -46,13 +46,13 @@ class LeaderBalance:
                 if moved == TRANSFERS_PER_ROUND_MAX:
                     return
 
-    def claim(self, preferred: Callable[[Replica], bool]) -> None:
-        """Campaign for the groups without a leader that prefer this node. Called after a start, when a majority of the
-        nodes is connected: nobody has to wait for a timeout then, and pre-vote keeps a living leader in place.
+    def claim(self, may: Callable[[Replica], bool]) -> None:
+        """Campaign for those groups without a leader for which this node may. Called after a start, when a majority of
+        the nodes is connected: nobody has to wait for a timeout then, and pre-vote keeps a living leader in place.
         """
         for replica in self._multi.replicas.values():
             waits = replica.raft.role in (Role.FOLLOWER, Role.PRE_CANDIDATE) and not replica.raft.leader_id
-            if replica.stopped is None and waits and preferred(replica):
+            if replica.stopped is None and waits and may(replica):
                 replica.raft.campaign()
                 self._multi.touch(replica)
 
