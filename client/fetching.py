@@ -137,6 +137,14 @@ class FetchCore:
             cursor.start = first  # nothing was consumed yet: should retention overtake it, it begins anew
         if stop is not None:
             cursor.stop = stop
+            if self.settings.stop == "latest" and self.settings.reset == "raise" and cursor.fetch_offset > stop:
+                # There is nothing to read up to the end, but a position beyond it is no end that was reached.
+                cursor.error = OffsetOutOfRange(
+                    f"{cursor.tp}: offset {cursor.fetch_offset} is beyond the end, {stop}",
+                    hint="begin at earliest, latest or an offset up to the end",
+                    log_start_offset=0,
+                    log_end_offset=stop,
+                )
 
     def fetches(self, now: float) -> list[Fetch]:
         """Return the requests to make now."""

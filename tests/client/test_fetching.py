@@ -223,3 +223,12 @@ def test_a_stop_ends_in_the_middle_of_a_batch() -> None:
     assert len(chunk.next_values()) == 4
     assert consumer.at_stop
     assert consumer.fetches(10.0) == []
+
+
+def test_a_position_beyond_the_end_that_was_to_be_the_stop_is_out_of_range() -> None:
+    consumer = core(settings=FetchSettings(stop="latest"))
+    cursor = start(consumer, 9999)
+    consumer.resolve(cursor, start=None, stop=3)
+    assert isinstance(cursor.error, OffsetOutOfRange)
+    assert "offset 9999 is beyond the end, 3" in cursor.error.message
+    assert cursor.error.hint

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from quorumlog.node.coordination.view import CoordinationView, LeaderHint, NodeFigures
+from quorumlog.node.coordination.view import CoordinationView, LeaderHint, NoCoordination, NodeFigures
 from quorumlog.raft import NodeId, Term
 from tests.simulation.cluster import create_topic
 from tests.simulation.members import Delivery, SimMember
@@ -54,6 +54,56 @@ class LyingWorld(World):
 
     def coordination(self, node_id: int) -> CoordinationView:
         return LyingCoordination(random.Random(self.rng.getrandbits(64)))
+
+
+class StoppablePlane(NoCoordination):
+    """Answers truthfully who leads, until it is stopped; then it is as good as none."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.stopped = False
+
+    def leader_hint(self, group_id: int) -> LeaderHint | None:
+        """Return who leads, as long as the plane runs."""
+        if self.stopped:
+            return None
+        for node_id, broker in self._world.brokers().items():
+            replica = broker.multi.replicas.get(group_id)
+            if replica is not None and replica.leads:
+                return LeaderHint(NodeId(node_id), replica.raft.term)
+        return None
+
+
+class StoppableWorld(World):
+    """A world whose nodes share one plane that can be stopped."""
+
+    def coordination(self, node_id: int) -> CoordinationView:
+        plane: StoppablePlane | None = getattr(self, "plane", None)
+        if plane is None:
+            plane = self.plane = StoppablePlane(self)
+        return plane
+
+
+def test_producing_and_consuming_go_on_when_the_coordination_plane_is_stopped() -> None:
+    world = founded(3, make=StoppableWorld)
+    assert isinstance(world, StoppableWorld)
+    create_topic(world, "t", 2)
+    producer = SimProducer(world)
+    deliveries: list[Delivery] = []
+    SimMember(world, 0, "g", ["t"], deliveries)
+    wanted = {b"%d" % number for number in range(60)}
+    for number in range(60):
+        if number == 20:
+            assert {one.value for one in deliveries}, "it is under way"
+            world.plane.stopped = True
+        producer.send("t", number % 2, b"%d" % number)
+        world.run(0.1 if number < 20 else 0.02)
+        if number == 40:
+            leader(world).crash()
+    world.start_all()
+    world.run_until(lambda: producer.settled, 60.0, "the records are not acknowledged")
+    world.run_until(lambda: {one.value for one in deliveries} >= wanted, 60.0, "the records are not consumed")
+    assert all(one.acked for one in producer.sent)
 
 
 @pytest.mark.parametrize("seed", range(5))
