@@ -18,7 +18,7 @@ CHANNEL_OPTIONS: Final = (
     # A link has its own pace of reconnecting; gRPC's would grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
     # Bounds one attempt as a whole, handshake included: a peer under load needs its time.
-    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
