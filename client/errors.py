@@ -186,7 +186,7 @@ class OffsetOutOfRange(Fatal):
     Args:
         message: what happened.
         hint: what to do.
-        log_start_offset: oldest offset there is.
+        log_start_offset: oldest offset there is; -1 where that was not asked.
         log_end_offset: the high watermark, exclusive.
         code: as in `QuorumlogError`.
     """

@@ -2,13 +2,12 @@
 
 import random
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from quorumlog.backoff import full_jitter
 from quorumlog.cursor import Chunk, Cursor, Start
-from quorumlog.errors import Diverged, OffsetOutOfRange, QuorumlogError, from_wire
+from quorumlog.errors import Diverged, OffsetOutOfRange, QuorumlogError, Retriable, from_wire
 from quorumlog.metadata import MetadataCache
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import kind_of
@@ -69,6 +68,20 @@ class Fetch:
         )
 
 
+@dataclass(slots=True)
+class Lookup:
+    """One question to one node: where partitions begin, and where their stop is.
+
+    `stops` is to be asked before `starts`: what is appended between the two is then beyond the stop. A request without
+    partitions need not be made.
+    """
+
+    address: str
+    wanted: dict[TopicPartition, tuple[Cursor, int]]
+    stops: pb.ListOffsetsRequest
+    starts: pb.ListOffsetsRequest
+
+
 class FetchCore:
     """The partitions of one consumer.
 
@@ -115,22 +128,54 @@ class FetchCore:
 
     # -- asking
 
-    def unresolved(self, now: float) -> dict[str, list[Cursor]]:
-        """Return, by leader, the cursors whose start or stop has to be looked up."""
-        needed: dict[str, list[Cursor]] = {}
+    def lookups(self, now: float) -> list[Lookup]:
+        """Return what has to be looked up now before it can be fetched."""
+        lookups: dict[str, Lookup] = {}
         for cursor in self.cursors.values():
             ready = cursor.error is None and not cursor.fetching and now >= cursor.retry_at
-            if ready and (not cursor.resolved or self._lacks_stop(cursor)):
-                address = self._leader(cursor)
-                if address is not None:
-                    needed.setdefault(address, []).append(cursor)
-        return needed
+            address = self._leader(cursor) if ready and self._unresolved(cursor) else None
+            if address is None:
+                continue
+            cursor.fetching = True
+            lookup = lookups.setdefault(
+                address, Lookup(address, {}, stops=pb.ListOffsetsRequest(), starts=pb.ListOffsetsRequest())
+            )
+            lookup.wanted[cursor.tp] = cursor, cursor.generation
+            if self.settings.stop is not None and cursor.stop is None:
+                lookup.stops.partitions.append(_where(cursor, self.settings.stop))
+            if not cursor.resolved:
+                assert cursor.start is not None, "a cursor without a position has a start"
+                lookup.starts.partitions.append(_where(cursor, cursor.start))
+        return list(lookups.values())
+
+    def looked_up(
+        self, lookup: Lookup, stops: pb.ListOffsetsResponse, starts: pb.ListOffsetsResponse, now: float
+    ) -> None:
+        """Take over the answers to both questions."""
+        self._land(lookup)
+        stop_by_id = {(listed.topic_id, listed.partition): listed for listed in stops.offsets}
+        start_by_id = {(listed.topic_id, listed.partition): listed for listed in starts.offsets}
+        for cursor in self._current(lookup):
+            key = cursor.topic_id, cursor.tp.partition
+            found = [listed for listed in (start_by_id.get(key), stop_by_id.get(key)) if listed is not None]
+            refusal = next((listed.error for listed in found if _is_refusal(listed)), None)
+            if refusal is not None:
+                self._redirect(cursor, refusal, lookup.address)
+                self._back_off(cursor, from_wire(refusal), now)
+                continue
+            start, stop = start_by_id.get(key), stop_by_id.get(key)
+            self._resolve(cursor, None if start is None else start.offset, None if stop is None else stop.offset)
+            if self._unresolved(cursor):
+                left_out = f"{lookup.address} did not answer where {cursor.tp} is to be read"
+                self._back_off(cursor, Retriable(left_out, hint="look into the node's log"), now)
+
+    def _unresolved(self, cursor: Cursor) -> bool:
+        return not cursor.resolved or self._lacks_stop(cursor)
 
     def _lacks_stop(self, cursor: Cursor) -> bool:
         return self.settings.stop is not None and cursor.stop is None
 
-    def resolve(self, cursor: Cursor, *, start: int | None, stop: int | None) -> None:
-        """Take over offsets that were looked up."""
+    def _resolve(self, cursor: Cursor, start: int | None, stop: int | None) -> None:
         if start is not None and not cursor.resolved:
             first = cursor.start
             cursor.move(Offset(start))
@@ -142,7 +187,7 @@ class FetchCore:
                 cursor.error = OffsetOutOfRange(
                     f"{cursor.tp}: offset {cursor.fetch_offset} is beyond the end, {stop}",
                     hint="begin at earliest, latest or an offset up to the end",
-                    log_start_offset=0,
+                    log_start_offset=-1,
                     log_end_offset=stop,
                 )
 
@@ -193,14 +238,14 @@ class FetchCore:
 
     def fetched(self, fetch: Fetch, response: pb.FetchResponse, now: float) -> None:
         """Take over an answer."""
-        self._release(fetch)
+        self._land(fetch)
         if response.HasField("error") and response.error.code != pb.OK:
-            for cursor, _ in self._current(fetch):
+            for cursor in self._current(fetch):
                 self._refused(cursor, response.error, fetch.address, now)
             return
         by_tp = {TopicPartition(part.topic, part.partition): part for part in response.partitions}
         by_id = {(part.topic_id, part.partition): part for part in response.partitions}
-        for cursor, _ in self._current(fetch):
+        for cursor in self._current(fetch):
             part = by_id.get((cursor.topic_id, cursor.tp.partition)) or by_tp.get(cursor.tp)
             if part is None:
                 continue
@@ -223,24 +268,25 @@ class FetchCore:
             cursor.fetch_offset = end
             cursor.fetch_epoch = batch.leader_epoch
 
-    def failed(self, fetch: Fetch, error: QuorumlogError, now: float) -> None:
+    def failed(self, asked: Fetch | Lookup, error: QuorumlogError, now: float) -> None:
         """No answer came."""
-        self._release(fetch)
-        self._cache.forget_node(fetch.address)
+        self._land(asked)
+        self._cache.forget_node(asked.address)
         if self._replicas is not None:
-            self._replicas.turn_from_node(fetch.address)
-            self.leaderless.update(cursor.tp.topic for cursor, _ in self._current(fetch))
-        for cursor, _ in self._current(fetch):
-            self.back_off(cursor, error, now)
+            self._replicas.turn_from_node(asked.address)
+            self.leaderless.update(cursor.tp.topic for cursor in self._current(asked))
+        for cursor in self._current(asked):
+            self._back_off(cursor, error, now)
 
-    def _release(self, fetch: Fetch) -> None:
-        self._outstanding_bytes -= fetch.max_bytes
-        for cursor, generation in fetch.wanted.values():
-            if cursor.generation == generation:
-                cursor.fetching = False
+    def _land(self, asked: Fetch | Lookup) -> None:
+        """It is in flight no longer."""
+        if isinstance(asked, Fetch):
+            self._outstanding_bytes -= asked.max_bytes
+        for cursor in self._current(asked):
+            cursor.fetching = False
 
-    def _current(self, fetch: Fetch) -> Iterable[tuple[Cursor, int]]:
-        return [(cursor, gen) for cursor, gen in fetch.wanted.values() if cursor.generation == gen]
+    def _current(self, asked: Fetch | Lookup) -> list[Cursor]:
+        return [cursor for cursor, generation in asked.wanted.values() if cursor.generation == generation]
 
     def _refused(self, cursor: Cursor, wire: pb.Error, address: str, now: float) -> None:
         error = from_wire(wire)
@@ -249,8 +295,8 @@ class FetchCore:
         elif isinstance(error, Diverged) and self.settings.on_diverged == "reset":
             cursor.move(Offset(error.end_offset))
         else:
-            self.redirect(cursor, wire, address)
-            self.back_off(cursor, error, now)
+            self._redirect(cursor, wire, address)
+            self._back_off(cursor, error, now)
             if self._replicas is not None and error.retriable:
                 self._ask_another(self._replicas, cursor, wire, address, now)
 
@@ -261,7 +307,7 @@ class FetchCore:
         if replicas.turn_from(cursor.tp, address):
             cursor.retry_at = now
 
-    def redirect(self, cursor: Cursor, wire: pb.Error, address: str) -> None:
+    def _redirect(self, cursor: Cursor, wire: pb.Error, address: str) -> None:
         """Believe what an error says about who leads."""
         tp = cursor.tp
         news = wire.HasField("leader") and self._cache.learn_leader(tp.topic, tp.partition, wire.leader)
@@ -281,7 +327,7 @@ class FetchCore:
         else:
             cursor.move(Offset(error.log_start_offset if reset == "earliest" else error.log_end_offset))
 
-    def back_off(self, cursor: Cursor, error: QuorumlogError, now: float) -> None:
+    def _back_off(self, cursor: Cursor, error: QuorumlogError, now: float) -> None:
         """Try again later, or tell the user where that is no use."""
         if not error.retriable:
             cursor.error = error
@@ -320,3 +366,24 @@ class FetchCore:
     def at_stop(self) -> bool:
         """Whether every partition has reached its stop; False while there is no partition or no stop."""
         return bool(self.cursors) and all(cursor.at_stop for cursor in self.cursors.values())
+
+
+def list_offsets_partition(topic_id: bytes, topic: str, partition: int, position: Start) -> pb.ListOffsetsPartition:
+    """Return the question for one partition: earliest, latest, or the first record at or after a time in
+    milliseconds."""
+    message = pb.ListOffsetsPartition(topic_id=topic_id, topic=topic, partition=partition)
+    if position == "earliest":
+        message.earliest = True
+    elif position == "latest":
+        message.latest = True
+    else:
+        message.timestamp_ms = position
+    return message
+
+
+def _where(cursor: Cursor, position: Start) -> pb.ListOffsetsPartition:
+    return list_offsets_partition(cursor.topic_id, cursor.tp.topic, cursor.tp.partition, position)
+
+
+def _is_refusal(listed: pb.ListedOffset) -> bool:
+    return listed.HasField("error") and listed.error.code != pb.OK

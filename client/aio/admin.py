@@ -223,21 +223,12 @@ class ClusterAdmin:
         """Let another replica lead a partition."""
         deadline = Deadline(limit("timeout", timeout))
         await self._cluster.topic(topic, _left(deadline))
-        cache = self._cluster.cache
         request = pb.TransferLeadershipRequest(topic=topic, partition=partition, to_node_id=to_node_id)
 
         async def call(connection: Connection, seconds: float) -> pb.TransferLeadershipResponse:
             return await connection.admin.TransferLeadership(request, timeout=seconds)
 
-        told = ""
-
-        def learn(address: str) -> None:
-            nonlocal told
-            told = address
-
-        await self._cluster.ask_leader(
-            lambda: told or cache.leader(topic, partition) or "", call, _left(deadline), learn=learn
-        )
+        await self._cluster.ask_partition_leader(topic, partition, call, _left(deadline))
 
 
 def _left(deadline: Deadline) -> float | None:

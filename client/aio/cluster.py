@@ -249,6 +249,21 @@ class Cluster:
 
         return await self.ask_leader(lambda: self.cache.cluster_leader, call, timeout, learn=learn)
 
+    async def ask_partition_leader(self, topic: str, partition: int, call: Call[_A], timeout: float | None) -> _A:
+        """Ask the leader of a partition; see `ask_leader`."""
+        told = ""
+
+        def believed() -> str:
+            return told or self.cache.leader(topic, partition) or ""
+
+        def learn(address: str) -> None:
+            nonlocal told
+            if not address:
+                self.cache.forget_leader(topic, partition, believed())
+            told = address
+
+        return await self.ask_leader(believed, call, timeout, learn=learn)
+
     # -- metadata
 
     def _metadata_call(self, request: pb.MetadataRequest) -> Call[dict[str, QuorumlogError]]:

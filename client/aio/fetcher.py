@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Any
 
 from grpc import aio
 
@@ -10,9 +10,8 @@ from quorumlog.aio.channels import Connection, rpc_failed
 from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
 from quorumlog.backoff import full_jitter
 from quorumlog.clock import monotonic
-from quorumlog.cursor import Cursor, Start
-from quorumlog.errors import QuorumlogError, from_wire
-from quorumlog.fetching import Fetch, FetchCore
+from quorumlog.errors import QuorumlogError
+from quorumlog.fetching import Fetch, FetchCore, Lookup
 from quorumlog.proto import client_pb2 as pb
 
 # What a long poll may take beyond the time it was asked to wait.
@@ -60,10 +59,8 @@ class Fetcher:
             return
         now = monotonic()
         core = self._core
-        for address, cursors in core.unresolved(now).items():
-            for cursor in cursors:
-                cursor.fetching = True
-            self._spawn(self._resolve(address, cursors))
+        for lookup in core.lookups(now):
+            self._spawn(self._look_up(lookup))
         for fetch in core.fetches(now):
             self._spawn(self._fetch(fetch))
         if core.leaderless and self._refresher is None:
@@ -95,70 +92,19 @@ class Fetcher:
         self.news.set()
         self.wake()
 
-    # -- starts and stops
-
-    async def _resolve(self, address: str, cursors: list[Cursor]) -> None:
-        generations = [cursor.generation for cursor in cursors]
+    async def _look_up(self, lookup: Lookup) -> None:
         try:
-            connection = await self._cluster.pool.get(address, ATTEMPT_SECONDS)
-            # The stop first: what is appended between the two questions is then beyond it.
-            stops = await self._look_up(connection, cursors, self._core.settings.stop)
-            starts = await self._look_up(connection, cursors, "cursor")
+            connection = await self._cluster.pool.get(lookup.address, ATTEMPT_SECONDS)
+            stops = await _list_offsets(connection, lookup.stops)
+            starts = await _list_offsets(connection, lookup.starts)
         except aio.AioRpcError as error:
-            failure = rpc_failed(address, error)
-            self._cluster.cache.forget_node(address)
-            self._unresolved(cursors, generations, failure)
+            self._core.failed(lookup, rpc_failed(lookup.address, error), monotonic())
         except QuorumlogError as error:
-            self._unresolved(cursors, generations, error)
+            self._core.failed(lookup, error, monotonic())
         else:
-            for cursor, generation, start, stop in zip(cursors, generations, starts, stops, strict=True):
-                if cursor.generation != generation:
-                    continue
-                cursor.fetching = False
-                refused = next((r for r in (start, stop) if isinstance(r, pb.Error)), None)
-                if refused is not None:
-                    self._core.redirect(cursor, refused, address)
-                    self._core.back_off(cursor, from_wire(refused), monotonic())
-                else:
-                    assert not isinstance(start, pb.Error)
-                    assert not isinstance(stop, pb.Error)
-                    self._core.resolve(cursor, start=start, stop=stop)
+            self._core.looked_up(lookup, stops, starts, monotonic())
         self.news.set()
         self.wake()
-
-    def _unresolved(self, cursors: list[Cursor], generations: list[int], error: QuorumlogError) -> None:
-        for cursor, generation in zip(cursors, generations, strict=True):
-            if cursor.generation == generation:
-                cursor.fetching = False
-                self._core.back_off(cursor, error, monotonic())
-
-    async def _look_up(
-        self, connection: Connection, cursors: list[Cursor], what: "Start | Literal['cursor'] | None"
-    ) -> list[int | pb.Error | None]:
-        """Return an offset per cursor: of `what`, or with "cursor" of where each is to begin; None where there is no
-        question."""
-        partitions = []
-        asked = []
-        for index, cursor in enumerate(cursors):
-            position = cursor.start if what == "cursor" else what
-            if (
-                position is None
-                or (what == "cursor" and cursor.resolved)
-                or (what != "cursor" and cursor.stop is not None)
-            ):
-                continue
-            asked.append(index)
-            partitions.append(list_offsets_partition(cursor.topic_id, cursor.tp.topic, cursor.tp.partition, position))
-        answers: list[int | pb.Error | None] = [None] * len(cursors)
-        if not partitions:
-            return answers
-        response = await connection.log.ListOffsets(
-            pb.ListOffsetsRequest(partitions=partitions), timeout=ATTEMPT_SECONDS
-        )
-        for index, listed in zip(asked, response.offsets, strict=True):
-            failed = listed.HasField("error") and listed.error.code != pb.OK
-            answers[index] = listed.error if failed else listed.offset
-        return answers
 
     async def _find_leaders(self) -> None:
         failures = 0
@@ -183,14 +129,7 @@ class Fetcher:
             self._refresher = None
 
 
-def list_offsets_partition(topic_id: bytes, topic: str, partition: int, position: Start) -> pb.ListOffsetsPartition:
-    """Return the question for one partition: earliest, latest, or the first record at or after a time in
-    milliseconds."""
-    message = pb.ListOffsetsPartition(topic_id=topic_id, topic=topic, partition=partition)
-    if position == "earliest":
-        message.earliest = True
-    elif position == "latest":
-        message.latest = True
-    else:
-        message.timestamp_ms = position
-    return message
+async def _list_offsets(connection: Connection, request: pb.ListOffsetsRequest) -> pb.ListOffsetsResponse:
+    if not request.partitions:
+        return pb.ListOffsetsResponse()
+    return await connection.log.ListOffsets(request, timeout=ATTEMPT_SECONDS)

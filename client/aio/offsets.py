@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from quorumlog.aio.channels import Connection
 from quorumlog.aio.cluster import Cluster, Deadline
-from quorumlog.aio.fetcher import list_offsets_partition
 from quorumlog.cursor import Start
 from quorumlog.errors import from_wire
+from quorumlog.fetching import list_offsets_partition
 from quorumlog.proto import client_pb2 as pb
 
 
@@ -21,7 +21,6 @@ async def list_offsets(
         QuorumlogError: a leader refused for good, or did not answer in time.
     """
     known = await cluster.topic(topic, deadline.left())
-    cache = cluster.cache
 
     async def one(partition: int) -> tuple[int, int]:
         question = list_offsets_partition(known.topic_id, topic, partition, position)
@@ -33,16 +32,7 @@ async def list_offsets(
                 raise from_wire(listed.error)
             return listed.offset
 
-        told = ""
-
-        def learn(address: str) -> None:
-            nonlocal told
-            told = address
-
-        timeout = deadline.left()
-        offset = await cluster.ask_leader(
-            lambda: told or cache.leader(topic, partition) or "", call, timeout, learn=learn
-        )
+        offset = await cluster.ask_partition_leader(topic, partition, call, deadline.left())
         return partition, offset
 
     wanted = range(len(known.leaders)) if partitions is None else partitions

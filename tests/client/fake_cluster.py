@@ -267,7 +267,7 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
         response = pb.ListOffsetsResponse()
         for wanted in request.partitions:
             partition = self.cluster.topics[wanted.topic][wanted.partition]
-            listed = response.offsets.add(topic=wanted.topic, partition=wanted.partition)
+            listed = response.offsets.add(topic_id=wanted.topic_id, topic=wanted.topic, partition=wanted.partition)
             error = partition.leads(self.address)
             if error is not None:
                 listed.error.CopyFrom(error)

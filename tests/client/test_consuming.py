@@ -9,6 +9,7 @@ import pytest
 
 import quorumlog
 from quorumlog.aio.cluster import Deadline
+from quorumlog.errors import QuorumlogError
 from quorumlog.records import Offset, Record, TopicPartition
 from tests.client.fake_cluster import FakeCluster
 
@@ -147,6 +148,26 @@ def test_a_new_leader_is_followed(cluster: FakeCluster) -> None:
 
 
 # -- groups
+
+
+def test_a_leader_that_died_before_the_first_question_is_found_again(cluster: FakeCluster) -> None:
+    fill(cluster, "orders", 1, 1)
+    (partition,) = cluster.topics["orders"]
+    alive, partition.leader = partition.leader, "127.0.0.1:1"
+    with quorumlog.connect(cluster.bootstrap) as client, client.consumer("orders") as consumer:
+        assert consumer.poll(timeout=0.3) == [], "nobody answers where it is thought to be"
+        partition.leader, partition.leader_epoch = alive, partition.leader_epoch + 1
+        assert [record.value for record in consumer.poll(timeout=10.0)] == [b"0"]
+
+
+def test_offsets_are_asked_of_the_leader_that_took_over(cluster: FakeCluster) -> None:
+    (partition,) = cluster.create("orders", 1)
+    alive, partition.leader = partition.leader, "127.0.0.1:1"
+    with quorumlog.connect(cluster.bootstrap) as client:
+        with pytest.raises(QuorumlogError):
+            client.offsets("orders", timeout=0.2)
+        partition.leader, partition.leader_epoch = alive, partition.leader_epoch + 1
+        assert client.offsets("orders", timeout=10.0) == {0: 0}
 
 
 def test_a_group_goes_on_where_it_stopped(cluster: FakeCluster) -> None:

@@ -53,6 +53,19 @@ def start(core: FetchCore, offset: int, epoch: int | None = None) -> Cursor:
     return core.add(TP, ID, Offset(offset, epoch))
 
 
+def listed(offset: int, error: pb.Error | None = None) -> pb.ListOffsetsResponse:
+    found = pb.ListedOffset(topic_id=ID, topic="orders", partition=0, offset=offset, error=error)
+    return pb.ListOffsetsResponse(offsets=[found])
+
+
+def look_up(core: FetchCore, *, start: int | None = None, stop: int | None = None) -> None:
+    """Let the leader answer what is asked, and nothing else be asked."""
+    (lookup,) = core.lookups(0.0)
+    assert (bool(lookup.starts.partitions), bool(lookup.stops.partitions)) == (start is not None, stop is not None)
+    stops = pb.ListOffsetsResponse() if stop is None else listed(stop)
+    core.looked_up(lookup, stops, pb.ListOffsetsResponse() if start is None else listed(start), 0.0)
+
+
 def test_a_fetch_carries_topic_id_offset_and_the_epoch_before_it() -> None:
     consumer = core()
     start(consumer, 7, 3)
@@ -193,12 +206,54 @@ def test_out_of_range_raises_by_default_and_keeps_raising() -> None:
 
 def test_a_start_that_retention_has_overtaken_is_looked_up_again() -> None:
     consumer = core()
-    cursor = consumer.add(TP, ID, None)
-    assert consumer.unresolved(0.0) == {"node-1:7070": [cursor]}
-    consumer.resolve(cursor, start=0, stop=None)
+    consumer.add(TP, ID, None)
+    look_up(consumer, start=0)
     gone = make_error(pb.OUT_OF_RANGE, "gone", log_start_offset=20, log_end_offset=99)
     answer(consumer, only(consumer.fetches(0.0)), error=gone)
-    assert consumer.unresolved(0.0) == {"node-1:7070": [cursor]}
+    look_up(consumer, start=20)
+    (part,) = only(consumer.fetches(0.0)).request(consumer.settings).partitions
+    assert part.offset == 20
+
+
+def test_the_stop_is_looked_up_once_and_before_the_start() -> None:
+    consumer = core(settings=FetchSettings(stop="latest"))
+    cursor = consumer.add(TP, ID, None)
+    (lookup,) = consumer.lookups(0.0)
+    assert lookup.stops.partitions[0].latest
+    assert lookup.starts.partitions[0].earliest
+    assert consumer.lookups(0.0) == [], "one question at a time"
+    refused = make_error(pb.STORAGE_CORRUPT, "the start cannot be read")
+    consumer.looked_up(lookup, listed(3), listed(-1, refused), 0.0)
+    assert not cursor.resolved
+    assert consumer.fetches(10.0) == []
+
+
+def test_a_leader_that_moved_is_asked_where_a_partition_begins() -> None:
+    consumer = core()
+    consumer.add(TP, ID, None)
+    (lookup,) = consumer.lookups(0.0)
+    leader = pb.Leader(node_id=2, address="node-2:7070", leader_epoch=2)
+    moved = make_error(pb.NOT_LEADER, "moved", leader=leader)
+    consumer.looked_up(lookup, pb.ListOffsetsResponse(), listed(-1, moved), 0.0)
+    assert [lookup.address for lookup in consumer.lookups(0.0)] == ["node-2:7070"]
+
+
+def test_a_node_that_does_not_tell_where_a_partition_begins_is_not_asked_again_before_the_news() -> None:
+    consumer = core()
+    consumer.add(TP, ID, None)
+    (lookup,) = consumer.lookups(0.0)
+    consumer.failed(lookup, TimedOut("no answer"), 0.0)
+    assert consumer.lookups(10.0) == []
+    assert consumer.leaderless == {"orders"}
+
+
+def test_a_question_that_was_left_out_of_the_answer_is_asked_again_later() -> None:
+    consumer = core()
+    consumer.add(TP, ID, None)
+    (lookup,) = consumer.lookups(0.0)
+    consumer.looked_up(lookup, pb.ListOffsetsResponse(), pb.ListOffsetsResponse(), 0.0)
+    assert consumer.lookups(0.0) == []
+    assert len(consumer.lookups(10.0)) == 1
 
 
 def test_records_before_an_error_are_handed_out_first() -> None:
@@ -228,7 +283,7 @@ def test_a_stop_ends_in_the_middle_of_a_batch() -> None:
 def test_a_position_beyond_the_end_that_was_to_be_the_stop_is_out_of_range() -> None:
     consumer = core(settings=FetchSettings(stop="latest"))
     cursor = start(consumer, 9999)
-    consumer.resolve(cursor, start=None, stop=3)
+    look_up(consumer, stop=3)
     assert isinstance(cursor.error, OffsetOutOfRange)
     assert "offset 9999 is beyond the end, 3" in cursor.error.message
     assert cursor.error.hint

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from quorumlog.backoff import full_jitter
 from quorumlog.cursor import Chunk, Cursor
-from quorumlog.errors import ConnectionFailed, QuorumlogError, from_wire
-from quorumlog.fetching import Fetch, FetchCore, FetchSettings
+from quorumlog.errors import ConnectionFailed, QuorumlogError
+from quorumlog.fetching import Fetch, FetchCore, FetchSettings, Lookup
 from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Revoked
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.records import Offset, Record, TopicPartition
 from tests.simulation.channel import Channel, GroupStream
-from tests.simulation.producers import Lookup
+from tests.simulation.producers import Metadata
 from tests.simulation.world import World
 
 COMMIT_SECONDS = 0.3
@@ -54,8 +54,8 @@ class SimMember:
         self.number = number
         self.rng = random.Random(world.rng.getrandbits(64))
         self.channel = Channel(world)
-        self.lookup = Lookup(self.channel, self.rng)
-        self.core = FetchCore(settings or FetchSettings(reset="earliest", max_wait=0.5), self.lookup.cache, self.rng)
+        self.metadata = Metadata(self.channel, self.rng)
+        self.core = FetchCore(settings or FetchSettings(reset="earliest", max_wait=0.5), self.metadata.cache, self.rng)
         self.member = Member(group, topics, f"member{number}", session_timeout)
         self.deliveries = deliveries
         self.handler_seconds = handler_seconds
@@ -271,13 +271,12 @@ class SimMember:
         if self.dead:
             return
         now = self.world.clock.now()
-        for address, cursors in self.core.unresolved(now).items():
-            for cursor in cursors:
-                self._resolve(address, cursor)
+        for lookup in self.core.lookups(now):
+            self._look_up(lookup)
         for fetch in self.core.fetches(now):
             self._fetch(fetch)
         leaderless, self.core.leaderless = self.core.leaderless, set()
-        self.lookup.refresh(leaderless, self.pump)
+        self.metadata.refresh(leaderless, self.pump)
         self._handle()
         due = self.core.next_wakeup(now)
         if due is not None and (self._wake_at is None or due < self._wake_at):
@@ -289,34 +288,19 @@ class SimMember:
             self._wake_at = None
             self.pump()
 
-    def _resolve(self, address: str, cursor: Cursor) -> None:
-        cursor.fetching = True
-        generation = cursor.generation
-        request = pb.ListOffsetsRequest()
-        request.partitions.add(
-            topic_id=cursor.topic_id, topic=cursor.tp.topic, partition=cursor.tp.partition, earliest=True
-        )
-
+    def _look_up(self, lookup: Lookup) -> None:
         def answered(response: pb.ListOffsetsResponse) -> None:
-            listed = response.offsets[0]
-            if cursor.generation != generation:
-                return
-            cursor.fetching = False
-            if listed.HasField("error"):
-                self.core.redirect(cursor, listed.error, address)
-                self.core.back_off(cursor, from_wire(listed.error), self.world.clock.now())
-            else:
-                self.core.resolve(cursor, start=listed.offset, stop=None)
+            self.core.looked_up(lookup, pb.ListOffsetsResponse(), response, self.world.clock.now())
             self.pump()
 
         def lost() -> None:
-            self.lookup.cache.forget_node(address)
-            if cursor.generation == generation:
-                cursor.fetching = False
-                self.core.back_off(cursor, _broken(address), self.world.clock.now())
+            self.core.failed(lookup, _broken(lookup.address), self.world.clock.now())
             self.pump()
 
-        self.channel.ask(address, lambda broker, reply: broker.offsets.list_offsets(request, reply), answered, lost)
+        assert not lookup.stops.partitions, "members have no stop"
+        self.channel.ask(
+            lookup.address, lambda broker, reply: broker.offsets.list_offsets(lookup.starts, reply), answered, lost
+        )
 
     def _fetch(self, fetch: Fetch) -> None:
         request = fetch.request(self.core.settings)

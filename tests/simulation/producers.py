@@ -41,7 +41,7 @@ class Sent:
         return self.batch.base_offset + self.position if self.batch.base_offset >= 0 else None
 
 
-class Lookup:
+class Metadata:
     """Who leads what, asked again and again until it is known."""
 
     def __init__(self, channel: Channel, rng: random.Random) -> None:
@@ -87,7 +87,7 @@ class SimProducer:
         self.world = world
         self.rng = random.Random(world.rng.getrandbits(64))
         self.channel = Channel(world)
-        self.lookup = Lookup(self.channel, self.rng)
+        self.metadata = Metadata(self.channel, self.rng)
         self.core: ProducerCore | None = None
         self.sent: list[Sent] = []
         self.producer_id = 0
@@ -114,7 +114,7 @@ class SimProducer:
         )
 
     def _forget(self, topic: str) -> None:
-        self.lookup.cache.topics.pop(topic, None)
+        self.metadata.cache.topics.pop(topic, None)
 
     def send(self, topic: str, partition: int, value: bytes) -> None:
         """Send one record, as soon as the topic is known."""
@@ -137,20 +137,20 @@ class SimProducer:
         leaderless: set[str] = {topic for topic, _, _ in self._waiting}
 
         def leader_of(sender: PartitionSender) -> str | None:
-            address = self.lookup.cache.leader(sender.topic, sender.partition)
+            address = self.metadata.cache.leader(sender.topic, sender.partition)
             if address is None:
                 leaderless.add(sender.topic)
             return address
 
         for address, attempts in core.poll(now, leader_of):
             self._request(core, address, attempts)
-        self.lookup.refresh(leaderless, self._refreshed)
+        self.metadata.refresh(leaderless, self._refreshed)
         self._arm(core, now)
 
     def _take_waiting(self, core: ProducerCore, now: float) -> None:
         waiting, self._waiting = self._waiting, []
         for topic, partition, value in waiting:
-            known = self.lookup.cache.topics.get(topic)
+            known = self.metadata.cache.topics.get(topic)
             if known is None:
                 self._waiting.append((topic, partition, value))
                 continue
@@ -164,11 +164,11 @@ class SimProducer:
     def _refreshed(self) -> None:
         core = self.core
         assert core is not None
-        for topic, error in self.lookup.failed.items():
+        for topic, error in self.metadata.failed.items():
             if not error.retriable:
                 core.fail_topic(topic, error)
                 self._waiting = [waiting for waiting in self._waiting if waiting[0] != topic]
-        self.lookup.failed = {}
+        self.metadata.failed = {}
         self.pump()
 
     def _request(self, core: ProducerCore, address: str, attempts: list[Attempt]) -> None:
@@ -191,7 +191,7 @@ class SimProducer:
             self.pump()
 
         def lost() -> None:
-            self.lookup.cache.forget_node(address)
+            self.metadata.cache.forget_node(address)
             cause = ConnectionFailed("the stream broke", address=address, stage="tcp", hint="")
             core.request_done(address)
             for attempt in open_attempts.values():
@@ -208,7 +208,7 @@ class SimProducer:
             self.world.note(f"ack {self.producer_id} {sender.partition} {result.base_offset}")
             core.appended(attempt, result.base_offset)
             return
-        error, cache = result.error, self.lookup.cache
+        error, cache = result.error, self.metadata.cache
         self.world.note(f"refused {self.producer_id} {sender.partition} {error.code}")
         news = error.HasField("leader") and cache.learn_leader(sender.topic, sender.partition, error.leader)
         if not news and kind_of(error.code).refresh_metadata:
