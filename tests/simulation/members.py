@@ -31,6 +31,7 @@ class Delivery(NamedTuple):
     offset: int
     value: bytes | None
     epoch: int
+    at: float
 
 
 class SimMember:
@@ -71,6 +72,7 @@ class SimMember:
         self._draining: dict[TopicPartition, Cursor] = {}
         self._settling: dict[int, Callable[[], None]] = {}
         self._backlog: list[Event] = []
+        self._unread: list[tuple[GroupStream, pb.GroupResponse]] = []
         self._busy = False
         self._heard_at = 0.0
         self._wake_at: float | None = None
@@ -82,6 +84,13 @@ class SimMember:
         self.dead = True
         if self._stream is not None:
             self._stream.break_off()
+
+    def unstick(self) -> None:
+        """Let the background loop go on with what has come in the meantime."""
+        self.stuck = False
+        unread, self._unread = self._unread, []
+        for stream, response in unread:
+            self._received(stream, response)
 
     def leave(self) -> None:
         """Leave the group and end."""
@@ -132,7 +141,10 @@ class SimMember:
         self._flush()
 
     def _received(self, stream: GroupStream, response: pb.GroupResponse) -> None:
-        if stream is not self._stream or self.dead or self.stuck:
+        if stream is not self._stream or self.dead:
+            return
+        if self.stuck:
+            self._unread.append((stream, response))
             return
         self._heard_at = self.world.clock.now()
         for event in self.member.received(response, self._heard_at):
@@ -363,6 +375,7 @@ class SimMember:
                     record.offset,
                     record.value,
                     record.leader_epoch,
+                    self.world.clock.now(),
                 )
             )
         self.world.note(f"got {self.number} {cursor.tp} {records[0].offset} {len(records)}")

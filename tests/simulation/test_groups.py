@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -104,13 +105,44 @@ def test_a_member_that_leaves_hands_over_without_repetition() -> None:
 def test_partitions_that_stay_with_their_member_never_pause_when_another_one_joins() -> None:
     world = scene()
     members, deliveries = group(world, 2)
-    kept = {member: member.member.owned for member in members}
+    cursors = {member: dict(member.core.cursors) for member in members}
+    producer = SimProducer(world)
+    sent = [0]
+
+    def stream() -> None:
+        for partition in range(PARTITIONS):
+            producer.send("t", partition, b"%d" % sent[0])
+            sent[0] += 1
+        if world.clock.now() < end:
+            world.after(0.05, stream)
+
+    began, end = world.clock.now(), world.clock.now() + 6.0
+    stream()
+    world.run(2.0)
+    # The rebalance is drawn out: one member hears for two seconds nothing of what it is to give back.
+    joined, members[1].stuck = world.clock.now(), True
     late = SimMember(world, 9, GROUP, ["t"], deliveries)
+    world.run(2.0)
+    assert len(late.member.owned) < 2, "the rebalance is over already"
+    members[1].unstick()
     settle(world, [*members, late])
+    settled = world.clock.now()
+    all_delivered(world, deliveries, sent[0])
+
     for member in members:
-        assert member.member.owned < kept[member], "a member gives away and gets nothing it did not have"
-        for tp in member.member.owned:
-            assert member._stints[member.core.cursors[tp]] <= len(kept[member]), "a kept partition began anew"
+        kept = member.core.cursors
+        assert set(kept) < set(cursors[member]), "a member gives away and gets nothing it did not have"
+        for tp, cursor in kept.items():
+            assert cursor is cursors[member][tp], f"{tp} began anew"
+            times = [one.at for one in deliveries if one.partition == tp.partition]
+            steady = _longest_gap([at for at in times if began + 0.5 <= at < joined])
+            moving = _longest_gap([at for at in times if joined <= at <= settled + 0.5])
+            assert moving < 2 * steady, f"{tp} paused for {moving:.3f} s, otherwise at most {steady:.3f} s"
+    assert set(delivered(deliveries).values()) == {1}
+
+
+def _longest_gap(times: list[float]) -> float:
+    return max(later - sooner for sooner, later in pairwise(times))
 
 
 def test_a_member_whose_handler_sleeps_ten_minutes_keeps_its_partitions() -> None:
@@ -140,7 +172,7 @@ def test_a_member_whose_background_loop_is_stuck_loses_its_partitions() -> None:
     producer = SimProducer(world)
     send(world, producer, RECORDS)
     all_delivered(world, deliveries, RECORDS)
-    members[0].stuck = False
+    members[0].unstick()
     settle(world, members)
 
 
