@@ -1,10 +1,11 @@
 """The replicas of this node: opened at start, born and removed as `__cluster` is applied.
 
 A replica is born only by applying `__cluster`. Its first row is written in the same batch as the index of the entry
-that bore it (`BORN_UPTO`), so that after a restart, when `__cluster` is applied again, two cases can be told apart:
-an entry above
-that index bears what was never there; one at or below it names a replica that must be there, and if the database does
-not have it, it was lost. A lost replica is made again as one that does not count (REPAIR), never as a new voter.
+that bore it (`BORN_UPTO`), so that after a restart, when `__cluster` is applied again, two cases can be told apart: an
+entry above that index bears what was never there; one at or below it names a replica that must be there, and if the
+database does not have it, it was lost. A lost replica is made again as one that does not count (REPAIR), never as a new
+voter. While this node's own replica of `__cluster` is in REPAIR, that index may itself have been forgotten, so every
+birth is one in REPAIR.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Hosting:
         """Groups that should have been in the database and were not, with their names."""
         stored = self._storage.get(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO))
         self._born_upto = int.from_bytes(stored or b"", "big")
+        self._cluster_counts = True
 
     # ------------------------------------------------------------------------------------------------------ at start
 
@@ -134,7 +136,7 @@ class Hosting:
                 voters=sorted(group.replicas),
                 born_at_index=index,
             )
-            born.append(self._bear(descriptor, lost=lost))
+            born.append(self._bear(descriptor, lost=lost or not self._cluster_counts))
         if index > self._born_upto:
             self._born_upto = index
             self._multi.next_batch.put(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO), index.to_bytes(8, "big"))
@@ -173,6 +175,8 @@ class Hosting:
         group_id = descriptor.group_id
         if whole is None:
             whole = is_whole(self._storage, group_id, self._opened.repair_id)
+        if group_id == CLUSTER_GROUP_ID:
+            self._cluster_counts = whole  # before the replica is made, which applies what is known to be committed
         hard_state = merge_hard_states(self._opened.votes.get(group_id), get_hard_state(self._storage, group_id))
         return Replica(
             descriptor,

@@ -1,0 +1,33 @@
+"""A node that has lost its whole database votes nowhere."""
+
+from __future__ import annotations
+
+from quorumlog.node.storage.interface import RecoveryMode
+from tests.simulation.scenes import acked, batch, leader, others, produce, values_on, with_topic
+from tests.simulation.world import SimNode
+
+
+def lose_database(node: SimNode) -> None:
+    """Crash a node and leave of its data folder the small files only: identity, votes, watermark."""
+    node.crash()
+    node.database.refusing = frozenset(RecoveryMode)
+    node.start()
+
+
+def test_no_replica_of_a_node_that_lost_its_database_counts_again() -> None:
+    world, _ = with_topic(partitions=2)
+    node = leader(world)
+    acked(world, produce(node, batch([b"a"])))
+    lossy, third = others(world, node)
+    lose_database(lossy)
+    world.run(3.0)
+    for _ in range(2):
+        assert lossy.broker is not None
+        assert third.broker is not None
+        assert sorted(lossy.broker.multi.replicas) == sorted(third.broker.multi.replicas)
+        counting = [group_id for group_id, replica in lossy.broker.multi.replicas.items() if replica.counting]
+        assert counting == [], "it has forgotten what it held of these groups, so its word must not make a majority"
+        assert values_on(world, lossy) == [b"a"]
+        lossy.crash()
+        lossy.start()
+        world.run(1.0)
