@@ -11,9 +11,12 @@ from grpc_reflection.v1alpha import reflection
 
 from quorumlog.node.config import NodeConfig, split_address
 from quorumlog.node.errors import NodeError
-from quorumlog.node.rpc.client_services import AdminService, ClientHost, GroupsService, LogService
+from quorumlog.node.rpc.admin_service import AdminService
+from quorumlog.node.rpc.groups_service import GroupsService
+from quorumlog.node.rpc.log_service import LogService
 from quorumlog.node.rpc.options import SERVER_OPTIONS
 from quorumlog.node.rpc.peer_service import PeerHost, PeerService
+from quorumlog.node.rpc.service import ClientHost
 from quorumlog.proto import client_pb2
 from quorumlog.proto.client_pb2_grpc import (
     add_AdminServicer_to_server,

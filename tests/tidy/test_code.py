@@ -29,7 +29,7 @@ NODE_LEVELS = [
     {"broker"},
     {"rpc"},
     {"telemetry"},
-    {"driver"},
+    {"driver", "disk", "greeting", "founding", "coordinating"},
     {"server"},
     {"dev", "commands", "__main__", "__init__"},
 ]

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from quorumlog.node.rpc.client_services import STREAM_QUEUE_MAX, GroupsService, LogService
+from quorumlog.node.rpc.groups_service import GroupsService
+from quorumlog.node.rpc.log_service import LogService
+from quorumlog.node.rpc.service import STREAM_QUEUE_MAX
 from quorumlog.proto import client_pb2 as pb
 from tests.node.broker.lone_broker import LoneBroker, batch
 

@@ -1,0 +1,141 @@
+"""A node that waits, and how it becomes a member: it founds a cluster, or is handed the record of one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+from quorumlog.node.clock import Clock
+from quorumlog.node.metadata import decisions
+from quorumlog.node.rpc.founding import identify_all, init_at
+from quorumlog.node.storage.identity import Founder, Founding, FoundingRefused, save_identity
+from quorumlog.node.storage.opened import Opened
+from quorumlog.proto import client_pb2, internal_pb2, peer_pb2
+from quorumlog.proto.errors import make_error
+from quorumlog.raft import NodeId
+
+
+class FoundingDesk:
+    """Takes one founding record in the life of a data folder; every other one is refused.
+
+    Args:
+        opened: the data folder.
+        descriptor: this node as it wants to be known.
+        begin: called once, with the folder and the record, when this process knows that the node is a member.
+        stopping: whether the node stops; then it takes no record any more.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        descriptor: internal_pb2.NodeDescriptor,
+        clock: Clock,
+        begin: Callable[[Opened, internal_pb2.Founding], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._opened = opened
+        self._descriptor = descriptor
+        self._clock = clock
+        self._begin = begin
+        self._stopping = stopping
+        self._node_id = descriptor.node_id
+        # A peer may hand the founding record over on both of its lanes at once.
+        self._taking = asyncio.Lock()
+        self.record: internal_pb2.Founding | None = None
+        """The founding record, once the node is a member."""
+
+    @property
+    def cluster_id(self) -> bytes:
+        """Empty while the node waits."""
+        return self.record.cluster_id if self.record is not None else b""
+
+    def recall(self) -> bool:
+        """Begin as the member that the data folder says this node is. False when it waits."""
+        founding = self._opened.identity.founding
+        if founding is None:
+            return False
+        self._begin_as(internal_pb2.Founding.FromString(founding.record))
+        return True
+
+    def _begin_as(self, record: internal_pb2.Founding) -> None:
+        assert self.record is None
+        self.record = record
+        self._begin(self._opened, record)
+
+    async def init_cluster(self, request: client_pb2.InitClusterRequest) -> client_pb2.InitClusterResponse:
+        """Found a cluster from the nodes at the peer addresses named, this one among them."""
+        if self._stopping() or self._is_member():
+            return self._refuse_init()
+        named = [node.node_id for node in request.nodes]
+        if self._node_id not in named or len(set(named)) < len(named):
+            message = f"node {self._node_id} is asked to found a cluster of the nodes {named}"
+            hint = "name every node once, the one that is asked among them"
+            return client_pb2.InitClusterResponse(error=make_error(client_pb2.INVALID_REQUEST, message, hint=hint))
+        peers = {node.node_id: node.address for node in request.nodes if node.node_id != self._node_id}
+        answers = await identify_all(peers)
+        if isinstance(answers, client_pb2.Error):
+            return client_pb2.InitClusterResponse(error=answers)
+        first = min(answers, key=lambda node: node.node_id, default=self._descriptor)
+        if first.node_id < self._node_id:
+            # One of them alone may begin, or calls at different nodes at the same time would found different clusters.
+            return await init_at(first.client_address, request)
+        record = decisions.founding(
+            [self._descriptor, *answers],
+            cluster_id=request.cluster_id,
+            rng=random.Random(secrets.randbits(64)),
+            now_ms=self._clock.wall_ms(),
+        )
+        if isinstance(record, client_pb2.Error):
+            return client_pb2.InitClusterResponse(error=record)
+        if self._is_member():  # another call was faster
+            return self._refuse_init()
+        accepted = await self.take(record)
+        if not accepted.accepted:
+            if self._is_member():
+                return self._refuse_init()
+            error = make_error(client_pb2.INVALID_REQUEST, accepted.message)
+            return client_pb2.InitClusterResponse(error=error)
+        # The others are told by the links, again and again until they know.
+        return client_pb2.InitClusterResponse(cluster_id=record.cluster_id, voters=record.voters)
+
+    def _is_member(self) -> bool:
+        return self.record is not None
+
+    def _refuse_init(self) -> client_pb2.InitClusterResponse:
+        if not self._is_member():
+            error = make_error(client_pb2.SHUTTING_DOWN, f"node {self._node_id} is stopping")
+        else:
+            message = f"node {self._node_id} belongs to cluster {self.cluster_id.hex()}: it was founded before"
+            error = make_error(client_pb2.ALREADY_FOUNDED, message)
+        return client_pb2.InitClusterResponse(error=error)
+
+    async def take(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
+        """Take the founding record, if it names this node under its present incarnation."""
+        async with self._taking:
+            return await self._take(record)
+
+    async def _take(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
+        stopping = peer_pb2.FoundResponse(message=f"node {self._node_id} is stopping")
+        if self._stopping():
+            return stopping
+        founders = sorted(record.nodes, key=lambda node: node.node_id)
+        founding = Founding(
+            record.cluster_id,
+            tuple(Founder(NodeId(node.node_id), node.incarnation) for node in founders),
+            record.SerializeToString(deterministic=True),
+        )
+        try:
+            identity = self._opened.identity.founded(founding)
+        except FoundingRefused as error:
+            return peer_pb2.FoundResponse(message=str(error))
+        if self.record is None:
+            await asyncio.to_thread(save_identity, self._opened.files, identity)
+            if self._stopping():
+                return stopping
+            # From now on another founding record is refused.
+            self._opened = replace(self._opened, identity=identity)
+            self._begin_as(record)
+        return peer_pb2.FoundResponse(accepted=True)
