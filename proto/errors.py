@@ -61,7 +61,12 @@ _ROWS: Final = (
         "partitions count from 0: see quorumlog topic describe NAME",
         refresh=True,
     ),
-    _kind(pb.TOPIC_EXISTS, "ALREADY_EXISTS", _NONE, "choose another name, or pass if_not_exists"),
+    _kind(
+        pb.TOPIC_EXISTS,
+        "ALREADY_EXISTS",
+        _NONE,
+        "choose another name, or take the one there is: if_not_exists=True, --if-not-exists",
+    ),
     _kind(pb.INVALID_CONFIG, "INVALID_ARGUMENT", _NONE, "see quorumlog topic describe NAME for every config there is"),
     _kind(pb.INVALID_REPLICATION, "INVALID_ARGUMENT", _NONE, "ask for at most as many replicas as there are nodes"),
     _kind(pb.NOT_LEADER, "UNAVAILABLE", _NOT, "send it to the leader named in the error", retriable=True, refresh=True),

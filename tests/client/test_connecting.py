@@ -93,8 +93,9 @@ def test_the_environment_names_the_cluster(cluster: FakeCluster, monkeypatch: py
 def test_topics_are_created_described_and_deleted(cluster: FakeCluster) -> None:
     with quorumlog.connect(cluster.bootstrap) as client:
         assert len(client.topics.create("orders", partitions=3).partitions) == 3
-        with pytest.raises(quorumlog.TopicExists, match="'orders'"):
+        with pytest.raises(quorumlog.TopicExists, match="'orders'") as caught:
             client.topics.create("orders")
+        assert "if_not_exists=True" in caught.value.hint
         assert len(client.topics.create("orders", partitions=9, if_not_exists=True).partitions) == 3
         assert [topic.name for topic in client.topics.list()] == ["orders"]
         assert len(client.topics.describe("orders").partitions) == 3
