@@ -10,13 +10,18 @@ from quorumlog.records import Record
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
 
+
+def _timestamp_ms(record: Record) -> int:
+    return round(record.timestamp * 1000)
+
+
 _FIELDS: dict[str, Callable[[Record], bytes]] = {
     "k": lambda record: record.key or b"",
     "v": lambda record: record.value or b"",
     "t": lambda record: record.topic.encode(),
     "p": lambda record: b"%d" % record.partition,
     "o": lambda record: b"%d" % record.offset,
-    "T": lambda record: b"%d" % round(record.timestamp * 1000),
+    "T": lambda record: b"%d" % _timestamp_ms(record),
     "e": lambda record: b"%d" % record.leader_epoch,
     "h": lambda record: b",".join(name.encode() + b"=" + (value or b"") for name, value in record.headers),
 }
@@ -74,13 +79,14 @@ def _constant(text: str) -> Callable[[Record], bytes]:
 def record_json(record: Record) -> bytes:
     """Return a record as one line of JSON with stable keys.
 
-    What is not UTF-8 stands under `key_base64` or `value_base64` instead of `key` or `value`.
+    `timestamp_ms` counts from 1970-01-01 UTC, like %T. What is not UTF-8 stands under `key_base64` or `value_base64`
+    instead of `key` or `value`.
     """
     fields: dict[str, object] = {
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "timestamp": record.timestamp,
+        "timestamp_ms": _timestamp_ms(record),
         "leader_epoch": record.leader_epoch,
         **_field("key", record.key),
         **_field("value", record.value),

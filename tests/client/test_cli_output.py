@@ -51,7 +51,7 @@ def test_json_has_stable_keys_and_says_what_is_no_text() -> None:
         "topic": "orders",
         "partition": 3,
         "offset": 17,
-        "timestamp": 1_700_000_000.25,
+        "timestamp_ms": 1_700_000_000_250,
         "leader_epoch": 5,
         "key": "k1",
         "value": "paid",

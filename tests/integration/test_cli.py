@@ -91,7 +91,7 @@ def test_the_life_of_a_topic(program: Program, name: str) -> None:
     program.run("topic", "create", name, "--if-not-exists")
     again = program.run("topic", "create", name, code=1)
     assert name in again.stderr
-    assert "hint: " in again.stderr
+    assert "--if-not-exists" in again.stderr.splitlines()[1]
     assert name in {topic["topic"] for topic in program.json("topic", "list")}
     program.run("topic", "alter", name, "-c", "max.message.bytes=2048", "--reset", "retention.ms")
     described = program.json("topic", "describe", name)
@@ -128,8 +128,9 @@ def test_lines_become_records_and_records_lines(program: Program, name: str) -> 
     assert program.lines("consume", name, "-p", 0, "--until", 2) == ["1", "2:3"]
     record = json.loads(program.lines("consume", name, "-n", 1, "--output", "json")[0])
     assert (record["key"], record["value"], record["offset"]) == ("a", "1", 0)
-    assert program.lines("consume", name, "-o", f"@{record['timestamp'] + 3600}", "--until", "end") == []
-    assert len(program.lines("consume", name, "-o", f"@{record['timestamp'] - 1}", "--until", "end")) == 5
+    sent = record["timestamp_ms"] / 1000
+    assert program.lines("consume", name, "-o", f"@{sent + 3600}", "--until", "end") == []
+    assert len(program.lines("consume", name, "-o", f"@{sent - 1}", "--until", "end")) == 5
 
 
 def test_what_cannot_be_delivered_fails_and_is_named(program: Program, name: str) -> None:
