@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 from collections.abc import Callable
@@ -16,6 +17,17 @@ from quorumlog.node.storage.opened import Opened
 from quorumlog.proto import client_pb2, internal_pb2, peer_pb2
 from quorumlog.proto.errors import make_error
 from quorumlog.raft import NodeId
+
+log = logging.getLogger(__name__)
+
+
+def wiped_fix(node_id: int) -> str:
+    """What to do about a node whose folder is not the one that its cluster knows."""
+    return (
+        f"stop node {node_id}, put its own data folder back (the one it last ran with: an older copy has forgotten "
+        "what it promised since) and start it again; if that folder is lost, keep the other nodes up: they go on "
+        "without it, and this release cannot take a wiped node in again under its new incarnation"
+    )
 
 
 class FoundingDesk:
@@ -46,6 +58,10 @@ class FoundingDesk:
         self._taking = asyncio.Lock()
         self.record: internal_pb2.Founding | None = None
         """The founding record, once the node is a member."""
+        self.wiped: str | None = None
+        """Set while the node waits although a cluster knows it: that it does so under another incarnation."""
+        self.greeted_by: peer_pb2.Hello | None = None
+        """The last hello of a member of a cluster that came while the node waited."""
 
     @property
     def cluster_id(self) -> bytes:
@@ -130,7 +146,7 @@ class FoundingDesk:
         try:
             identity = self._opened.identity.founded(founding)
         except FoundingRefused as error:
-            return peer_pb2.FoundResponse(message=str(error))
+            return peer_pb2.FoundResponse(message=self._note_refusal(founding) or str(error))
         if self.record is None:
             await asyncio.to_thread(save_identity, self._opened.files, identity)
             if self._stopping():
@@ -139,3 +155,19 @@ class FoundingDesk:
             self._opened = replace(self._opened, identity=identity)
             self._begin_as(record)
         return peer_pb2.FoundResponse(accepted=True)
+
+    def _note_refusal(self, founding: Founding) -> str | None:
+        """Say once per cause that this node is not who a cluster takes it for; None when it is nothing of the kind."""
+        mine = self._opened.identity.incarnation
+        named = next((one.incarnation for one in founding.founders if one.node_id == self._node_id), None)
+        if self._is_member() or named is None or named == mine:
+            return None
+        wiped = (
+            f"cluster {founding.cluster_id.hex()} knows node {self._node_id} under incarnation {named.hex()}, but its "
+            f"data folder {self._opened.files.describe()} has incarnation {mine.hex()}: the folder was wiped or "
+            "exchanged, so the node waits, and neither votes nor serves"
+        )
+        if wiped != self.wiped:
+            self.wiped = wiped
+            log.warning("%s; %s", wiped, wiped_fix(self._node_id))
+        return wiped

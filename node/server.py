@@ -22,12 +22,13 @@ from quorumlog.node.driver import Driver
 from quorumlog.node.errors import StorageFailed
 from quorumlog.node.founding import FoundingDesk
 from quorumlog.node.greeting import Greeting
+from quorumlog.node.report import member_status, waiting_status
 from quorumlog.node.rpc.founding import hand_over
 from quorumlog.node.rpc.links import PeerLink, PeerLinks
 from quorumlog.node.rpc.servers import Servers
 from quorumlog.node.storage.database import DatabaseFolder, StorageOpener
 from quorumlog.node.storage.files import DataFolder
-from quorumlog.node.storage.opened import NodeState, Opened
+from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.opening import open_node
 from quorumlog.node.storage.rocks import RocksStorage
 from quorumlog.proto import client_pb2, internal_pb2, peer_pb2
@@ -223,12 +224,14 @@ class NodeServer:
         if self._desk.record is not None:
             refusal = await hand_over(link.channel(), self._desk.record)
             if refusal is not None:
-                link.refusal = refusal
+                link.on_record_refused(refusal)
 
     # ----------------------------------------------------------------------------------------------------------- peers
 
     def refuse(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
         """Why a peer's stream is turned away; None when it is welcome."""
+        if self._broker is None and hello.to_node_id == self.node_id:
+            self._desk.greeted_by = hello
         return self._greeting.refuse(hello, self._broker)
 
     def welcome(self) -> peer_pb2.Welcome:
@@ -309,28 +312,10 @@ class NodeServer:
         if self._opened is None:
             error = make_error(client_pb2.SHUTTING_DOWN, f"node {self.node_id} is stopping")
             return client_pb2.StatusResponse(error=error)
-        if self._broker is not None:
-            response = self._broker.reporting.status()
-            for peer, refusal in (self._links.refusals() if self._links is not None else {}).items():
-                response.findings.add(
-                    severity=client_pb2.PROBLEM,
-                    subject=f"node {peer}",
-                    message=f"it turns node {self.node_id} away: {refusal}",
-                    fix="give the node that is turned away its own data folder back; see the message",
-                )
+        if self._broker is not None and self._links is not None:
+            response = member_status(self._broker, self._links)
         else:
-            wiped = self._opened.state is NodeState.WIPED
-            response = client_pb2.StatusResponse(
-                node_id=self.node_id,
-                incarnation=self._opened.identity.incarnation,
-                state="waiting",
-            )
-            response.findings.add(
-                severity=client_pb2.PROBLEM if wiped else client_pb2.INFO,
-                subject=f"node {self.node_id}",
-                message="it belongs to no cluster and waits",
-                fix="found a cluster with `quorumlog cluster init`; a wiped node needs its old folder back",
-            )
+            response = waiting_status(self._opened, self._desk)
         response.version = self.version
         response.storage.disk_free_bytes = self._disk.look()
         response.storage.uptime_seconds = self._clock.now() - self._started_at

@@ -24,6 +24,14 @@ _SEVERITIES: Final = {
 }
 
 
+def findings_of_opening(opened: Opened, subject: str) -> Iterator[client_pb2.Finding]:
+    """What opening the data folder has found, as it is told to operators."""
+    for finding in opened.findings:
+        yield client_pb2.Finding(
+            severity=_SEVERITIES[finding.severity], subject=subject, message=finding.message, fix=finding.fix
+        )
+
+
 class StatusPath:
     """Reads everything, changes nothing."""
 
@@ -105,10 +113,7 @@ class StatusPath:
     def findings(self) -> Iterator[client_pb2.Finding]:
         """What is wrong, as far as this node can see, and what to do."""
         me = f"node {self._hosting.node_id}"
-        for finding in self._opened.findings:
-            yield client_pb2.Finding(
-                severity=_SEVERITIES[finding.severity], subject=me, message=finding.message, fix=finding.fix
-            )
+        yield from findings_of_opening(self._opened, me)
         if self._gate.disk_full is not None:
             yield _problem(me, self._gate.disk_full, "free disk space, or shorten the retention of topics")
         for group_id, name in sorted(self._hosting.lost.items()):

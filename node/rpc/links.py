@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import grpc
@@ -128,8 +128,10 @@ class PeerLink:
         self._channel_address = ""
         self._lanes = {lane: _Lane(self, lane) for lane in Lane}
         self._tasks: list[asyncio.Task[None]] = []
-        self.refusal: str | None = None
-        """Why the peer last turned this node away; None while it does not."""
+        self.refusal: peer_pb2.Refusal | None = None
+        """How the peer last turned this node away; None while it does not."""
+        self.stranger: str | None = None
+        """Why the peer, which waits, does not take the founding record: it is not the node that the record names."""
 
     def start(self) -> None:
         """Begin to connect."""
@@ -160,18 +162,26 @@ class PeerLink:
 
     def on_welcome(self, welcome: peer_pb2.Welcome) -> None:
         """The peer took the stream."""
-        self.refusal = None
+        self.refusal = self.stranger = None
         self._owner.on_up(self.node_id, welcome.session_id)
 
     async def on_refused(self, refusal: peer_pb2.Refusal) -> None:
         """The peer turned the stream away: it waits to be founded, or belongs elsewhere."""
-        if self.refusal != refusal.message:
+        if self.refusal != refusal:
             # A peer that waits is about to be handed the founding record: ordinary at every founding.
             level = logging.WARNING if refusal.final else logging.INFO
             log.log(level, "node %d turns this node away: %s", self.node_id, refusal.message)
-        self.refusal = refusal.message
-        if not refusal.final:
+        self.refusal = refusal
+        if refusal.final:
+            self.stranger = None
+        else:
             await self._owner.on_waiting_peer(self)
+
+    def on_record_refused(self, reason: str) -> None:
+        """The peer, which waits, does not take the founding record."""
+        if reason != self.stranger:
+            log.warning("node %d does not take the founding record: %s", self.node_id, reason)
+        self.stranger = reason
 
     def on_disconnected(self) -> None:
         """A lane broke."""
@@ -222,9 +232,10 @@ class PeerLinks:
         if link is not None and not link.send(lane, packet) and lane is Lane.BULK:
             self._on_dropped(peer)
 
-    def refusals(self) -> dict[int, str]:
-        """Which peers turn this node away, and why."""
-        return {node_id: link.refusal for node_id, link in self._links.items() if link.refusal is not None}
+    @property
+    def all(self) -> Iterable[PeerLink]:
+        """One for each peer."""
+        return self._links.values()
 
     async def stop(self) -> None:
         """Close all streams."""

@@ -148,26 +148,49 @@ def test_data_folder_in_use(member: NodeProcess, tmp_path: Path) -> None:
 def test_wiped_folder_of_a_known_node(cluster: LocalCluster) -> None:
     cluster.create_topic("wiped")
     wiped = cluster.node(3)
+    before = wiped.status()
+    assert before is not None
     assert wiped.stop() == 0
-    shutil.rmtree(wiped.data)
+    kept = wiped.folder / "kept"
+    wiped.data.rename(kept)
     wiped.start()
     wiped.until_waiting()
 
-    def findings(node: NodeProcess) -> list[pb.Finding]:
+    def problems(node: NodeProcess) -> list[pb.Finding]:
         status = node.status()
         return [one for one in status.findings if one.severity == pb.PROBLEM] if status is not None else []
 
-    told = eventually("node 1 says what is wrong", lambda: findings(cluster.node(1)))
-    (finding,) = told
-    assert finding.subject == "node 3"
-    assert "incarnation" in finding.message
-    assert finding.fix
+    # The wiped node says it of itself as the others say it of it: in the same words, which doctor shows once.
+    (told,) = eventually("node 1 says what is wrong", lambda: problems(cluster.node(1)))
+    (own,) = eventually("the wiped node says what is wrong", lambda: problems(wiped))
+    assert own == told
     status = wiped.status()
     assert status is not None
     assert status.state == "waiting"
-    assert [one for one in status.findings if "waits" in one.message and "old folder" in one.fix]
+    assert own.subject == "node 3"
+    for word in (
+        f"cluster {before.cluster_id.hex()} knows node 3 under incarnation {before.incarnation.hex()}",
+        f"data folder {wiped.data} has incarnation {status.incarnation.hex()}",
+        "wiped or exchanged",
+    ):
+        assert word in own.message
+    for word in ("stop node 3", "put its own data folder back", "an older copy has forgotten", "start it again"):
+        assert word in own.fix
+    assert "this release cannot take a wiped node in again" in own.fix
+    assert "cluster init" not in own.fix
+    warned = [line for line in wiped.output().splitlines() if "WARNING" in line and "wiped or exchanged" in line]
+    assert len(warned) == 1, "once per cause, although both others hand the record over again and again"
+    assert own.fix in warned[0]
     # It neither votes nor serves, and the others do without it.
     rows = pb.Rows(records=[pb.Record(value=b"x")])
     request = pb.ProduceRequest(batches=[pb.PartitionBatch(topic="wiped", rows=rows)])
     (result,) = cluster.leader("wiped").log.ProduceOnce(request, timeout=20.0).results
     assert not result.HasField("error"), result.error
+
+    # And the fix is one.
+    assert wiped.stop() == 0
+    shutil.rmtree(wiped.data)
+    kept.rename(wiped.data)
+    wiped.start()
+    cluster.until_ready()
+    assert wiped.read("wiped", 0, 1)[0].value == b"x"

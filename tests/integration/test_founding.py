@@ -40,6 +40,12 @@ def test_waiting_node_serves_nobody_and_says_what_to_do(waiting: LocalCluster) -
     assert error.retriable
     assert "node 2 belongs to no cluster yet" in error.message
     assert "quorumlog cluster init" in error.hint
+    status = node.status()
+    assert status is not None
+    (finding,) = status.findings
+    assert (finding.severity, finding.subject) == (pb.INFO, "node 2")
+    assert finding.message == "it belongs to no cluster and waits"
+    assert "found a cluster with `quorumlog cluster init`, if there is none" in finding.fix
 
 
 def test_founding_happens_once_and_requests_wait_for_it(waiting: LocalCluster) -> None:

@@ -30,6 +30,7 @@ NODE_LEVELS = [
     {"rpc"},
     {"telemetry"},
     {"driver", "disk", "greeting", "founding", "coordinating"},
+    {"report"},
     {"server"},
     {"dev", "commands", "__main__", "__init__"},
 ]
