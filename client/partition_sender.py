@@ -91,6 +91,8 @@ class PartitionSender:
         self.settled_bytes = 0
         self.retry_at = 0.0
         self.fenced: QuorumlogError | None = None
+        self.trouble: QuorumlogError | None = None
+        """Why records are late, as last heard; None since an attempt succeeded."""
         self._next_sequence = 0
         self._next_order = 0
         self._round = 0
@@ -187,6 +189,7 @@ class PartitionSender:
         if batch is None:
             return
         self._failures = 0
+        self.trouble = None
         self.retry_at = 0.0
         self.settled_bytes += batch.size_bytes
         batch.complete(base_offset)
@@ -206,6 +209,7 @@ class PartitionSender:
         batch = self._take(attempt)
         if batch is None:
             return
+        self.trouble = error
         if error.code == UNKNOWN_PRODUCER:
             # Never appended by this attempt. The node says UNKNOWN on a retry because it cannot know what became of
             # earlier attempts; here it is known.
@@ -262,14 +266,14 @@ class PartitionSender:
             batch = self._take(attempt)
             assert batch is not None
             batch.maybe_appended = True
-            self._give_up(batch, _too_late("no answer came"))
+            self._give_up(batch, _too_late("no answer came", self.trouble))
         for batch in [b for b in self.retry if now >= b.deadline]:
             self.retry.remove(batch)
-            self._give_up(batch, _too_late("every attempt failed"))
+            self._give_up(batch, _too_late("every attempt failed", self.trouble))
         if self.open is not None and now >= self.open.deadline:
             self.seal()
         while self.queue and now >= self.queue[0].deadline:
-            self._drop(self.queue.popleft(), _too_late("its leader could not be reached"))
+            self._drop(self.queue.popleft(), _too_late("it was never sent", self.trouble))
 
     def abandon(self, error: QuorumlogError) -> None:
         """Give up everything because of `error`; what is in flight may have been appended."""
@@ -334,11 +338,13 @@ class PartitionSender:
         self._unknown_hole = None
 
 
-def _too_late(why: str) -> TimedOut:
-    return TimedOut(
-        f"not delivered within delivery_timeout: {why}",
+def _too_late(why: str, trouble: QuorumlogError | None) -> TimedOut:
+    late = TimedOut(
+        f"not delivered within delivery_timeout: {why}" + (f"; last heard: {trouble.message}" if trouble else ""),
         hint="see quorumlog doctor for what is slow; raise delivery_timeout to wait longer",
     )
+    late.__cause__ = trouble
+    return late
 
 
 def record_too_large(refusal: QuorumlogError) -> RecordTooLarge:

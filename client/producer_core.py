@@ -259,6 +259,13 @@ class ProducerCore:
         error = Retriable(cause.message, hint=cause.hint, code=cause.code, outcome=Outcome.UNKNOWN)
         self.refused(attempt, error, now)
 
+    def unreachable(self, topic: str, cause: QuorumlogError) -> None:
+        """Nobody tells who leads the topic's partitions just now; what has to be given up for that says so."""
+        with self.lock:
+            for sender in self._busy:
+                if sender.topic == topic:
+                    sender.trouble = cause
+
     def expire(self, now: float) -> None:
         """Give up what is past `delivery_timeout`."""
         with self.lock:

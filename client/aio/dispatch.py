@@ -187,7 +187,9 @@ class Dispatcher:
                 except QuorumlogError as error:
                     failed = dict.fromkeys(topics, error)
                 for topic, cause in failed.items():
-                    if not cause.retriable:
+                    if cause.retriable:
+                        self._core.unreachable(topic, cause)
+                    else:
                         self._core.fail_topic(topic, cause)
                 self._room.set()
                 self._pump()  # also tells whether anything is still without a leader

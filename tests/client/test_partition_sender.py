@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from quorumlog.errors import DeliveryFailed, Outcome, QuorumlogError, RecordTooLarge, from_wire
+from quorumlog.errors import ConnectionFailed, DeliveryFailed, Outcome, QuorumlogError, RecordTooLarge, from_wire
 from quorumlog.futures import BatchCompletion, BulkFuture, SendFuture
 from quorumlog.partition_sender import Attempt, PartitionSender
 from quorumlog.pending import PendingBatch
@@ -289,3 +289,24 @@ def test_what_may_be_in_the_log_is_not_split(script: Script) -> None:
     script.wait(1)
     script.refuse(script.send()["a"], pb.RECORD_TOO_LARGE)
     assert script.outcome("a") is Outcome.UNKNOWN
+
+
+def test_what_is_given_up_says_what_was_heard_last(script: Script) -> None:
+    script.add("ab", deadline=10)
+    sent = script.send()
+    script.sender.refused(sent["a"], ConnectionFailed("cannot reach h:1", hint="", address="h:1", stage="tcp"), 0.0)
+    script.wait(10)
+    assert str(script.batches["a"].error).count("every attempt failed; last heard: cannot reach h:1") == 1
+    assert "no answer came; last heard: cannot reach h:1" in str(script.batches["b"].error)
+
+
+def test_what_was_heard_before_a_success_explains_nothing(script: Script) -> None:
+    script.add("a")
+    script.refuse(script.send()["a"], pb.NOT_LEADER)
+    script.wait(1)
+    script.sender.appended(script.send()["a"], 0)
+    script.add("b", deadline=10)
+    script.send()
+    script.wait(10)
+    assert "no answer came" in str(script.batches["b"].error)
+    assert "last heard" not in str(script.batches["b"].error)

@@ -2,6 +2,9 @@
 
 import random
 
+import pytest
+
+from quorumlog.errors import DeliveryFailed, NoLeader, TimedOut
 from quorumlog.producer_core import ProducerCore, ProducerSettings
 
 
@@ -20,3 +23,14 @@ def test_a_batch_that_waits_for_a_leader_does_not_wake_the_loop_again_and_again(
     later = core.next_wakeup(101.0)
     assert later is not None
     assert later > 150.0, "only its deadline is left to time"
+
+
+def test_a_record_that_was_never_sent_is_given_up_with_what_was_heard_of_its_leader() -> None:
+    core = make()
+    future = core.append("t", bytes(16), 0, b"value", None, (), 0, now=100.0)
+    assert future is not None
+    core.unreachable("other", TimedOut("127.0.0.1:7072 did not answer in time"))
+    core.unreachable("t", NoLeader("nobody leads t[0]"))
+    core.expire(160.0)
+    with pytest.raises(DeliveryFailed, match=r"delivery_timeout: it was never sent; last heard: nobody leads t\[0\]"):
+        future.result(0)
