@@ -18,12 +18,15 @@ from quorumlog.errors import (
 )
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import client_pb2_grpc as pb_grpc
+from quorumlog.proto import peer_pb2
+from quorumlog.proto.peer_pb2_grpc import PeerStub
 
 PROTOCOL_VERSION = 1
 MESSAGE_BYTES_MAX = 64 << 20
 _DIAGNOSIS_SECONDS = 5.0
 # The first answer of a node may take this long on a loaded machine, whatever the patience of whoever asks first.
 _GREETING_SECONDS = 10.0
+_IDENTIFY_SECONDS = 2.0
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -84,6 +87,8 @@ class Connection:
             failed = rpc_failed(self.address, error)
             if failed.code == "NOT_FOUNDED":
                 return  # it has no cluster to speak of yet; whatever is asked of it says so
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                failed = await self._peer_port() or failed
             raise failed from error
         if answer.HasField("error") and answer.error.code != pb.OK:
             raise from_wire(answer.error)
@@ -94,6 +99,19 @@ class Connection:
                 code="WRONG_CLUSTER",
             )
         self.cluster_id = answer.cluster_id
+
+    async def _peer_port(self) -> Fatal | None:
+        """Return the error for the port at which nodes talk to each other, which knows the client's; None if this is
+        none."""
+        try:
+            node = await PeerStub(self.channel).Identify(peer_pb2.IdentifyRequest(), timeout=_IDENTIFY_SECONDS)
+        except aio.AioRpcError:
+            return None
+        return Fatal(
+            f"{self.address} is the port at which node {node.node_id} talks to the other nodes, not one for clients",
+            hint=f"use its client_address: {node.client_address}",
+            code="UNSUPPORTED_VERSION",
+        )
 
     async def close(self) -> None:
         """Close the channel; calls on it fail."""
@@ -166,7 +184,7 @@ def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
     if status is grpc.StatusCode.UNIMPLEMENTED:
         return Fatal(
             f"{address} does not know this call: {details}",
-            hint="upgrade the node, or check that the address is a quorumlog client port",
+            hint="check that the address is the client port of a quorumlog node (7070 by default), or upgrade the node",
             code="UNSUPPORTED_VERSION",
         )
     if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):

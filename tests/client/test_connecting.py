@@ -9,7 +9,9 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 import quorumlog
@@ -77,6 +79,18 @@ def test_a_node_that_is_merely_late_is_not_called_broken() -> None:
         with pytest.raises(quorumlog.TimedOut, match=f"{address} did not answer in time") as caught:
             quorumlog.connect(address, timeout=0.3)
     assert "more time" in caught.value.hint
+
+
+def test_a_port_of_another_grpc_service_is_named_with_the_fix() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with pytest.raises(quorumlog.Fatal, match=f"{address} does not know this call") as caught:
+            quorumlog.connect(address, timeout=10)
+        assert "client port of a quorumlog node (7070 by default)" in caught.value.hint
+    finally:
+        server.stop(None).wait()
 
 
 def test_one_good_address_is_enough(cluster: FakeCluster) -> None:

@@ -224,6 +224,15 @@ def test_the_cluster_tells_its_nodes_and_hands_leaderships_over(program: Program
     assert program.lines("cluster", "status")[0].startswith(f"cluster {status['cluster_id']}, led by node ")
 
 
+def test_a_peer_port_is_recognised_and_the_right_one_named(program: Program, shared: LocalCluster) -> None:
+    node = shared.node(2)
+    done = program.run("topic", "list", "-b", node.peer_address, code=1)
+    assert done.stderr.splitlines() == [
+        f"quorumlog: {node.peer_address} is the port at which node 2 talks to the other nodes, not one for clients",
+        f"hint: use its client_address: {node.client_address}",
+    ]
+
+
 def test_doctor_is_content_with_a_healthy_cluster(program: Program) -> None:
     report = program.json("doctor")
     assert report["healthy"] is True
