@@ -1,10 +1,9 @@
 """Processes die or freeze in the middle of a stream: nothing acknowledged is lost, doubled or out of order.
 
 SIGKILL takes the process and leaves the kernel's page cache alone: what a node had written is there when it comes back,
-synced or not. So these tests say nothing about a power cut. That an acknowledged record outlives one rests on
-`test_sync_before_ack.py` (here with real processes whose syncs are held back, and in `tests/simulation` on storage whose
-`crash()` drops everything that was not synced) and on the seeds of `tests/simulation/test_cluster.py`, which crash nodes
-that way all the time.
+synced or not. So these tests say nothing about a power cut. That an acknowledged record outlives one rests on the tests
+named `test_sync_before_ack.py` (here with processes whose syncs are held back, in `tests/simulation` on storage whose
+`crash()` drops what was not synced) and on the seeds of `tests/simulation/test_cluster.py`, which crash nodes that way.
 """
 
 import signal
