@@ -16,6 +16,7 @@ from quorumlog.proto.errors import make_error
 from quorumlog.proto.peer_pb2_grpc import PeerStub
 
 CALL_SECONDS: Final = 5.0
+REASON_SECONDS: Final = 1.0
 
 
 async def identify_all(peers: Mapping[int, str]) -> list[internal_pb2.NodeDescriptor] | client_pb2.Error:
@@ -30,17 +31,17 @@ async def identify_all(peers: Mapping[int, str]) -> list[internal_pb2.NodeDescri
 
 
 async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor | client_pb2.Error:
-    try:
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        try:
             answer = await PeerStub(channel).Identify(
                 peer_pb2.IdentifyRequest(), timeout=CALL_SECONDS, wait_for_ready=True
             )
-    except grpc.aio.AioRpcError as error:
-        return make_error(
-            client_pb2.INVALID_REQUEST,
-            f"node {node_id} does not answer at its peer address {address}: {error.details()}",
-            hint="start it, and give peer addresses, not client addresses",
-        )
+        except grpc.aio.AioRpcError as error:
+            return make_error(
+                client_pb2.INVALID_REQUEST,
+                f"node {node_id} does not answer at its peer address {address}: {await _reason(channel, error)}",
+                hint="start it, and give the peer_address of its configuration, not its client_address",
+            )
     if answer.node_id != node_id:
         message = f"node {answer.node_id} answers at {address}, where node {node_id} was expected"
         return make_error(client_pb2.INVALID_REQUEST, message, hint="correct the addresses")
@@ -56,6 +57,25 @@ async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor |
         host=answer.host,
         rack=answer.rack,
     )
+
+
+async def _reason(channel: grpc.aio.Channel, failure: grpc.aio.AioRpcError) -> str:
+    """Say what is wrong with a node that did not answer. Patience hides it: a call that waits for a connection ends
+    with nothing but its deadline, so one that does not wait is made to see why there is none.
+    """
+    if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        try:
+            await PeerStub(channel).Identify(peer_pb2.IdentifyRequest(), timeout=REASON_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            failure = error
+    details = failure.details() or failure.code().name
+    if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return "what listens there is not the peer port of a node"
+    if "refused" in details.lower():
+        return "connection refused, so nothing listens there"
+    if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"no answer within {CALL_SECONDS:g} s"
+    return details
 
 
 async def init_at(address: str, request: client_pb2.InitClusterRequest) -> client_pb2.InitClusterResponse:

@@ -286,6 +286,24 @@ def test_a_cluster_is_founded_once_and_examined_when_a_node_is_dead(make_cluster
     assert [node["state"] for node in status["nodes"]] == ["member", "member", "unreachable"]
 
 
+def test_founding_with_a_wrong_peer_address_says_which_and_what_is_wrong(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(nodes=2)
+    first, second = cluster.nodes
+    second.start()
+    second.until_waiting()
+    program = Program(second.client_address)
+    own = f"2={second.peer_address}"
+    for wrong, reason in (
+        (first.peer_address, "connection refused, so nothing listens there"),
+        (second.client_address, "what listens there is not the peer port of a node"),
+    ):
+        done = program.run("cluster", "init", "--node", f"1={wrong}", "--node", own, code=1)
+        assert done.stderr.splitlines() == [
+            f"quorumlog: node 1 does not answer at its peer address {wrong}: {reason}",
+            "hint: start it, and give the peer_address of its configuration, not its client_address",
+        ]
+
+
 def test_the_comparer_reads_every_replica(shared: LocalCluster, name: str, tmp_path: Path) -> None:
     """What the demo's verdict stands on: it is content with what is there, and finds what is not."""
     samples = [(Identity(1, number), Sample(100 + number % 7, "process", 1.0, 4096)) for number in range(300)]
