@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quorumlog.node.broker.broker import Broker
-from quorumlog.node.broker.status import findings_of_opening
+from quorumlog.node.broker.findings import findings_of_opening
 from quorumlog.node.founding import FoundingDesk, wiped_fix
 from quorumlog.node.rpc.links import PeerLink, PeerLinks
 from quorumlog.node.storage.opened import NodeState, Opened
@@ -14,13 +14,10 @@ from quorumlog.proto import client_pb2
 
 def member_status(broker: Broker, links: PeerLinks) -> client_pb2.StatusResponse:
     """The state of a member. What a peer says for itself stands instead of the guess that it is silent."""
-    response = broker.reporting.status()
-    told = [finding for link in links.all for finding in _link_findings(broker.node_id, link)]
-    subjects = {finding.subject for finding in told}
-    guesses = [finding for finding in response.findings if finding.severity == client_pb2.WARNING]
-    kept = [finding for finding in response.findings if finding not in guesses or finding.subject not in subjects]
-    del response.findings[:]
-    response.findings.extend((*kept, *told))
+    told = {link.node_id: tuple(_link_findings(broker.node_id, link)) for link in links.all}
+    response = broker.reporting.status(speaking=[node_id for node_id, findings in told.items() if findings])
+    for findings in told.values():
+        response.findings.extend(findings)
     return response
 
 

@@ -98,7 +98,15 @@ def run_status(arguments: argparse.Namespace) -> int:
     for node in status.nodes:
         if not node.reachable:
             print(f"\nnode {node.node_id}: {node.error}")
+    for subject, message, fix in _problems(status):
+        print(f"\nPROBLEM  {subject}: {message}\n{'':8} fix: {fix}")
     return 0
+
+
+def _problems(status: ClusterStatus) -> list[tuple[str, str, str]]:
+    """What the nodes call a problem; what several say in the same words comes once."""
+    found = (finding for node in status.nodes for finding in node.findings if finding.severity == "PROBLEM")
+    return list(dict.fromkeys((finding.subject, finding.message, finding.fix) for finding in found))
 
 
 def _row(node: NodeStatus) -> tuple[str | int | None, ...]:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from quorumlog.cli.arguments import add_bootstrap, add_output
+from quorumlog.cli.causes import Diagnosis
 from quorumlog.cli.errors import FAILED
-from quorumlog.cli.examine import SEVERITIES, Diagnosis, Examination, examine, judge
+from quorumlog.cli.examine import SEVERITIES, Examination, examine, judge
 from quorumlog.cli.output import print_json
 
 
@@ -30,7 +31,11 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def report(found: Examination, diagnoses: Sequence[Diagnosis]) -> str:
-    """Return the report for people."""
+    """Return the report for people; of a healthy cluster one line."""
+    nodes = len({answer.node_id for answer in found.answers.values()})
+    replicas = sum(len(answer.replicas) for answer in found.answers.values())
+    if not diagnoses:
+        return f"healthy: the {nodes} nodes that the cluster was founded with and their {replicas} replicas are well"
     lines = []
     for diagnosis in diagnoses:
         stage = f" (failed at: {diagnosis.stage})" if diagnosis.stage else ""
@@ -39,10 +44,10 @@ def report(found: Examination, diagnoses: Sequence[Diagnosis]) -> str:
             f"{'':8} fix: {diagnosis.fix}",
         ]
     count = Counter(diagnosis.severity for diagnosis in diagnoses)
-    nodes = len({answer.node_id for answer in found.answers.values()})
-    replicas = sum(len(answer.replicas) for answer in found.answers.values())
     summary = ", ".join(f"{severity} {count[severity]}" for severity in SEVERITIES)
-    lines.append(f"{summary}; {nodes} nodes with {replicas} replicas answered, {len(found.failures)} did not")
+    lines.append(
+        f"{summary}; {nodes} node{'s' * (nodes != 1)} with {replicas} replicas answered, {len(found.failures)} did not"
+    )
     return "\n".join(lines)
 
 

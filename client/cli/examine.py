@@ -10,24 +10,13 @@ from quorumlog.aio.channels import Connection, diagnose
 from quorumlog.aio.client import bootstrap_addresses
 from quorumlog.aio.cluster import Cluster
 from quorumlog.cli.arguments import CLIENT_ID
+from quorumlog.cli.causes import Diagnosis, by_cause
 from quorumlog.errors import ConnectionFailed, QuorumlogError, TimedOut
 from quorumlog.proto import client_pb2 as pb
 
 ATTEMPT_SECONDS: Final = 5.0
 SEVERITIES: Final = ("PROBLEM", "WARNING", "INFO")
 """The worst first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """One thing to know. `address` and `stage` are for what cannot be reached."""
-
-    severity: str
-    subject: str
-    message: str
-    fix: str
-    address: str = ""
-    stage: str = ""
 
 
 @dataclass(slots=True)
@@ -76,22 +65,27 @@ async def _ask(cluster: Cluster, address: str, found: Examination) -> None:
 
 
 def judge(found: Examination) -> list[Diagnosis]:
-    """Return what there is to know, the worst first, each thing once."""
-    diagnoses = [*_unreachable(found), *_cluster(found.answers.values())]
-    for answer in found.answers.values():
-        diagnoses += (
-            Diagnosis(_severity(finding.severity), finding.subject, finding.message, finding.fix)
-            for finding in answer.findings
-        )
-    return sorted(dict.fromkeys(diagnoses), key=lambda diagnosis: _rank(diagnosis.severity))
+    """Return what there is to know, the worst first, one for each cause."""
+    told = (
+        Diagnosis(_severity(finding.severity), finding.subject, finding.message, finding.fix)
+        for answer in found.answers.values()
+        for finding in answer.findings
+    )
+    diagnoses = [*by_cause(_unreachable(found), told), *_cluster(found.answers.values())]
+    return sorted(diagnoses, key=lambda diagnosis: _rank(diagnosis.severity))
 
 
-def _unreachable(found: Examination) -> Iterable[Diagnosis]:
+def _unreachable(found: Examination) -> dict[str, Diagnosis]:
+    """By subject: who does not answer."""
     names = {node.address: node.node_id for answer in found.answers.values() for node in answer.nodes}
+    unreachable = {}
     for address, error in found.failures.items():
         subject = f"node {names[address]}" if address in names else address
+        if subject in unreachable:
+            subject = address  # two nodes tell different addresses of a third
         stage = error.stage if isinstance(error, ConnectionFailed) else "protocol"
-        yield Diagnosis("PROBLEM", subject, error.message, error.hint, address, stage)
+        unreachable[subject] = Diagnosis("PROBLEM", subject, error.message, error.hint, address, stage)
+    return unreachable
 
 
 def _cluster(answers: Iterable[pb.StatusResponse]) -> Iterable[Diagnosis]:
@@ -104,14 +98,6 @@ def _cluster(answers: Iterable[pb.StatusResponse]) -> Iterable[Diagnosis]:
             "bootstrap",
             f"the addresses belong to different clusters: {', '.join(clusters)}",
             "name nodes of one cluster with -b",
-        )
-    elif members:
-        count = max(len(answer.nodes) for answer in members)
-        yield Diagnosis(
-            "INFO",
-            "cluster",
-            f"its {count} nodes are those it was founded with, and the voters of its metadata are fixed",
-            "nothing to do; adding and replacing nodes is not in this release",
         )
     versions = sorted({answer.version for answer in members if answer.version})
     if len(versions) > 1:

@@ -15,6 +15,7 @@ from quorumlog.node.broker.admin import CATCH_UP_SECONDS, AdminPath
 from quorumlog.node.broker.cluster import ClusterGroup, Outcome
 from quorumlog.node.broker.directory import Directory
 from quorumlog.node.broker.fetch import FetchPath
+from quorumlog.node.broker.findings import Findings
 from quorumlog.node.broker.groups import GroupsPath
 from quorumlog.node.broker.hosting import Hooks, Hosting
 from quorumlog.node.broker.leadership import LeaderBalance
@@ -181,15 +182,24 @@ class Broker:
             multi=self.multi, catalogue=self.catalogue, clock=clock, check_seconds=config.retention_check_seconds
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
+        self.findings = Findings(
+            opened=opened,
+            catalogue=self.catalogue,
+            multi=self.multi,
+            hosting=self.hosting,
+            liveness=self.liveness,
+            retention=self.retention,
+            gate=self.gate,
+        )
         self.reporting = StatusPath(
             opened=opened,
             directory=self.directory,
             multi=self.multi,
             hosting=self.hosting,
             liveness=self.liveness,
-            retention=self.retention,
             admin=self.admin,
             gate=self.gate,
+            findings=self.findings,
         )
 
     def start(self) -> None:

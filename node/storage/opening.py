@@ -253,7 +253,7 @@ class _Opening:
             Severity.ERROR,
             f"this node entered REPAIR at an earlier start ({repair_id.hex()}); {len(whole)} replicas have left it, "
             f"{len(in_repair)} that the database knows have not: {in_repair}",
-            _REPAIR_FIX,
+            REPAIR_FIX,
         )
         return NodeState.REPAIR
 
@@ -274,7 +274,7 @@ class _Opening:
         sequence = self._storage.sequence_number()
         self._storage.sync()
         self._mark(Mark(self._storage.database_id(), sequence, repair_id))
-        self._find(Severity.ERROR, f"this node entered REPAIR ({repair_id.hex()}): {forgotten}{replaced}", _REPAIR_FIX)
+        self._find(Severity.ERROR, f"this node entered REPAIR ({repair_id.hex()}): {forgotten}{replaced}", REPAIR_FIX)
         return self._opened(identity, NodeState.REPAIR)
 
     def _mark(self, mark: Mark) -> None:
@@ -368,7 +368,7 @@ class _Opening:
         self._votes = self._watermark = None
 
 
-_REPAIR_FIX = (
+REPAIR_FIX = (
     "keep the other nodes running: acknowledged records are on them. This node goes on receiving records but neither "
     "votes nor leads for replicas in REPAIR, and this version cannot bring them out of it: keep the data folder, "
     "quarantine/ included, for the version that can"

@@ -23,14 +23,68 @@ def healthy() -> Examination:
     return Examination(answers={f"host-{number}:7070": answer(number) for number in (1, 2, 3)})
 
 
-def test_a_healthy_cluster_has_no_problem() -> None:
+def refused(node_id: int) -> ConnectionFailed:
+    address = f"host-{node_id}:7070"
+    return ConnectionFailed(
+        f"cannot connect to {address}: refused", hint="start the node", address=address, stage="tcp"
+    )
+
+
+def test_a_healthy_cluster_is_one_line() -> None:
     found = healthy()
     diagnoses = judge(found)
-    assert {diagnosis.severity for diagnosis in diagnoses} == {"INFO"}
-    assert report(found, diagnoses).endswith(
-        "PROBLEM 0, WARNING 0, INFO 1; 3 nodes with 0 replicas answered, 0 did not"
+    assert diagnoses == []
+    assert report(found, diagnoses) == (
+        "healthy: the 3 nodes that the cluster was founded with and their 0 replicas are well"
     )
     assert report_json(found, diagnoses)["healthy"] is True
+    assert report_json(found, diagnoses)["findings"] == []
+
+
+def test_a_dead_majority_is_one_problem_however_much_follows_from_it() -> None:
+    leaderless = pb.Finding(
+        severity=pb.PROBLEM,
+        subject="nodes 2, 3",
+        message="not heard of by node 1, and without a majority 26 of the 26 groups on node 1 have no leader: "
+        "orders partition 0, orders partition 1, orders partition 2 and 23 more",
+        fix="start nodes 2, 3 again",
+    )
+    held = pb.Finding(severity=pb.WARNING, subject="node 3", message="for its sake 4096 bytes are kept", fix="back")
+    silent = pb.Finding(severity=pb.WARNING, subject="node 3", message="not heard of by node 1; at host-3", fix="start")
+    found = Examination(
+        answers={"host-1:7070": answer(1, silent, leaderless, held)},
+        failures={f"host-{number}:7070": refused(number) for number in (2, 3)},
+    )
+    problem = (
+        "PROBLEM  nodes 2, 3: cannot connect to host-2:7070: refused; cannot connect to host-3:7070: refused; "
+        "not heard of by node 1, and without a majority 26 of the 26 groups on node 1 have no leader: "
+        "orders partition 0, orders partition 1, orders partition 2 and 23 more; for its sake 4096 bytes are kept "
+        "(failed at: tcp)"
+    )
+    assert report(found, judge(found)).splitlines() == [
+        problem,
+        "         fix: start the node",
+        "PROBLEM 1, WARNING 0, INFO 0; 1 node with 0 replicas answered, 2 did not",
+    ]
+
+
+def test_what_several_nodes_say_of_one_that_answers_is_one_line() -> None:
+    found = healthy()
+    for number in (1, 2):
+        message = f"not heard of by node {number}; its peer address is host-3:7170"
+        silent = pb.Finding(severity=pb.WARNING, subject="node 3", message=message, fix="check the network")
+        found.answers[f"host-{number}:7070"] = answer(number, silent)
+    (only,) = judge(found)
+    assert (only.severity, only.subject, only.fix) == ("WARNING", "node 3", "check the network")
+    assert "by node 1; " in only.message
+    assert "by node 2; " in only.message
+
+
+def test_nodes_that_are_dead_for_themselves_are_a_line_each() -> None:
+    found = Examination(
+        answers={"host-1:7070": answer(1)}, failures={f"host-{number}:7070": refused(number) for number in (2, 3)}
+    )
+    assert [one.subject for one in judge(found)] == ["node 2", "node 3"]
 
 
 def test_a_node_that_does_not_answer_is_a_problem_with_address_stage_and_fix() -> None:

@@ -31,3 +31,18 @@ def test_no_replica_of_a_node_that_lost_its_database_counts_again() -> None:
         lossy.crash()
         lossy.start()
         world.run(1.0)
+
+
+def test_it_tells_operators_in_a_word_for_all_its_replicas() -> None:
+    world, _ = with_topic(partitions=2)
+    lossy = others(world, leader(world))[0]
+    lose_database(lossy)
+    world.run(3.0)
+    assert lossy.broker is not None
+    total = len(lossy.broker.multi.replicas)
+    why, what = lossy.broker.findings.look()
+    assert "this node entered REPAIR" in why.message
+    assert f"{total} of its {total} replicas are in repair" in what.message
+    assert what.message.endswith(f": t partition 0, t partition 1, __cluster partition 0 and {total - 3} more")
+    assert (what.subject, what.fix) == (why.subject, why.fix), "so that doctor lays them together"
+    assert "keep the other nodes running" in what.fix

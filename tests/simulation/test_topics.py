@@ -150,9 +150,10 @@ def test_a_replica_that_the_database_has_lost_comes_back_without_counting(folded
     assert not replica.counting
     assert values_on(world, lossy) == [b"a"]
     assert lossy.broker is not None
-    findings = [finding for finding in lossy.broker.reporting.findings() if "t partition 0" in finding.subject]
-    assert any("repair" in finding.message for finding in findings)
-    assert all(finding.fix for finding in findings)
+    (finding,) = lossy.broker.findings.look()
+    assert finding.subject == f"node {lossy.node_id}"
+    assert "1 replica was here and gone from the database: t partition 0" in finding.message
+    assert "this release cannot make these whole again" in finding.fix
 
     # Its word makes no majority: with the third node away nothing is acknowledged.
     third = next(one for one in world.nodes.values() if one not in (node, lossy))

@@ -1,0 +1,81 @@
+"""`quorumlog doctor` against real nodes: one line when all is well, one for each cause when it is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from quorumlog.proto import client_pb2 as pb
+from tests.integration.cluster import LocalCluster, NodeProcess, eventually
+
+PARTITIONS = 6
+
+
+def doctor(node: NodeProcess, code: int) -> list[str]:
+    """The lines that it prints when asked at this node's address."""
+    return quorumlog("doctor", node=node, code=code)
+
+
+def quorumlog(*words: str, node: NodeProcess, code: int) -> list[str]:
+    """The lines that the program prints when asked at this node's address."""
+    done = subprocess.run(
+        [sys.executable, "-m", "quorumlog", *words, "-b", node.client_address],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_healthy_then_a_dead_node_then_a_dead_majority(cluster: LocalCluster) -> None:
+    cluster.create_topic("events", PARTITIONS)
+    groups = len(cluster.node(1).status().replicas)  # type: ignore[union-attr]
+    cluster.until_ready()
+    assert doctor(cluster.node(1), 0) == [
+        f"healthy: the 3 nodes that the cluster was founded with and their {3 * groups} replicas are well"
+    ]
+
+    survivor, second, third = cluster.nodes
+    third.kill()
+
+    def heals() -> bool:
+        status = survivor.status()
+        return status is not None and all(replica.leader_node_id in (1, 2) for replica in status.replicas)
+
+    eventually("the others lead everything", heals)
+    problem, *rest = doctor(survivor, 1)
+    assert problem.startswith(f"PROBLEM  node 3: cannot connect to {third.client_address}: ")
+    assert problem.endswith(" (failed at: tcp)")
+    assert "node 1" not in problem, "that others do not hear of it goes without saying"
+    assert rest == [
+        "         fix: start the node (quorumlog dev, or quorumlog node), or check the port",
+        f"PROBLEM 1, WARNING 0, INFO 0; 2 nodes with {2 * groups} replicas answered, 1 did not",
+    ]
+
+    second.kill()
+
+    def stands_still() -> bool:
+        status = survivor.status()
+        return status is not None and not any(replica.leader_node_id for replica in status.replicas)
+
+    eventually("nothing is led", stands_still)
+    told = doctor(survivor, 1)
+    print("\n".join(told))
+    problem, fix, summary = told
+    assert problem.startswith("PROBLEM  nodes 2, 3: cannot connect to ")
+    assert problem.endswith(
+        f"; not heard of by node 1, and without a majority {groups} of the {groups} groups on node 1 have no leader: "
+        f"events partition 0, events partition 1, events partition 2 and {groups - 3} more (failed at: tcp)"
+    )
+    assert fix == "         fix: start the node (quorumlog dev, or quorumlog node), or check the port"
+    assert summary == f"PROBLEM 1, WARNING 0, INFO 0; 1 node with {groups} replicas answered, 2 did not"
+    status = survivor.status()
+    assert status is not None
+    (finding,) = status.findings
+    assert (finding.severity, finding.subject) == (pb.PROBLEM, "nodes 2, 3")
+    assert finding.fix == "start nodes 2, 3 again, or check the network between them and node 1"
+
+    overview = quorumlog("cluster", "status", node=survivor, code=0)
+    assert overview[-2:] == [f"PROBLEM  nodes 2, 3: {finding.message}", f"         fix: {finding.fix}"]
