@@ -102,7 +102,7 @@ def handle_heartbeat_response(core: Core, message: Message) -> None:
     elif progress.state is ProgressState.REPLICATE and len(progress.inflights):
         if progress.stalled:
             # Nothing acknowledged for a whole heartbeat: if the last APPENDs were lost, no answer would ever say so.
-            _nudge(core, message.sender, progress)
+            nudge(core, message.sender, progress)
         progress.stalled = True
     elif progress.state is ProgressState.SNAPSHOT and message.last_index >= core.log.first_index - 1:
         # An earlier leader may have brought the peer further than this one knows.
@@ -193,8 +193,8 @@ def _append_message(core: Core, peer: NodeId, progress: Progress, entries: tuple
     )
 
 
-def _nudge(core: Core, peer: NodeId, progress: Progress) -> None:
-    """An empty APPEND behind everything sent: refused if anything before it was lost."""
+def nudge(core: Core, peer: NodeId, progress: Progress) -> None:
+    """Sends an empty APPEND behind everything sent: refused if anything before it was lost."""
     if progress.next_index >= core.log.first_index:
         _append_message(core, peer, progress, ())
 

@@ -7,7 +7,7 @@ from quorumlog.raft.election import campaign
 from quorumlog.raft.leadership import Leadership
 from quorumlog.raft.progress import Progress, ProgressState
 from quorumlog.raft.quorum import has_quorum
-from quorumlog.raft.replication import send_heartbeat
+from quorumlog.raft.replication import nudge, send_heartbeat
 from quorumlog.raft.types import NO_NODE, LogIndex, NodeId
 
 
@@ -81,6 +81,8 @@ def _tick_peer(core: Core, peer: NodeId, progress: Progress) -> None:
     progress.quiet_ticks += 1
     if progress.quiet_ticks >= core.config.heartbeat_ticks:
         send_heartbeat(core, peer, progress)
+        if not progress.counting and progress.state is ProgressState.REPLICATE and not len(progress.inflights):
+            nudge(core, peer, progress)  # a replica that has forgotten learns the commit index from APPENDs alone
 
 
 def _take_active(core: Core, leadership: Leadership) -> list[NodeId]:
