@@ -106,7 +106,9 @@ class AdminPath:
         if not self._cluster.takes_requests:
             reply(client_pb2.CreateTopicResponse(error=self._cluster.not_leader()))
             return
-        decision = decisions.create_topic(self._catalogue, request, rng=self._rng, now_ms=self._clock.wall_ms())
+        decision = decisions.create_topic(
+            self._catalogue, request, rng=self._rng, now_ms=self._clock.wall_ms(), unfit=self._unfit()
+        )
         if isinstance(decision, client_pb2.Error):
             reply(client_pb2.CreateTopicResponse(error=decision))
             return
@@ -125,6 +127,18 @@ class AdminPath:
                 reply(client_pb2.CreateTopicResponse(topic=self.topic_metadata(outcome.topic)))
 
         self._cluster.propose(internal_pb2.ClusterCommand(create_topic=decision), on_outcome)
+
+    def _unfit(self) -> set[int]:
+        """Nodes that nothing new should depend on, as the leader of `__cluster` sees them: gone, or in repair."""
+        leader = self._cluster.replica
+        assert leader is not None
+        now = self._clock.now()
+        unfit = set()
+        for node_id in self._catalogue.nodes.keys() - {self._directory.node_id}:
+            progress = leader.raft.progress(NodeId(node_id))
+            if self._liveness.is_gone(node_id, now) or (progress is not None and not progress.counting):
+                unfit.add(node_id)
+        return unfit
 
     def alter_topic(
         self, request: client_pb2.AlterTopicRequest, reply: Callable[[client_pb2.AlterTopicResponse], None]

@@ -127,7 +127,7 @@ class Broker:
             coordination=coordination,
             catch_up=lambda done: self.cluster.catch_up(CATCH_UP_SECONDS, done),
         )
-        self.liveness = Liveness(self.multi)
+        self.liveness = Liveness(self.multi, clock.now())
         self.cluster = ClusterGroup(
             catalogue=self.catalogue,
             multi=self.multi,

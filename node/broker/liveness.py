@@ -15,6 +15,10 @@ from quorumlog.raft import NodeId
 SILENT_SECONDS: Final = 1.5
 """A peer that has not been heard for this long is taken for dead; it says something every tick."""
 
+GONE_SECONDS: Final = 10.0
+"""A peer that has been silent for this long is more than restarted: nothing new is given to it. What it is given it
+keeps, so a shorter silence must not decide."""
+
 
 class Peer:
     """What is known of one other node."""
@@ -28,16 +32,26 @@ class Peer:
 
 
 class Liveness:
-    """The peers of one node."""
+    """The peers of one node.
 
-    def __init__(self, multi: MultiRaft) -> None:
+    Args:
+        now: seconds; a peer that is never heard of has been silent since.
+    """
+
+    def __init__(self, multi: MultiRaft, now: float) -> None:
         self._multi = multi
+        self._began = now
         self.peers: dict[int, Peer] = {}
 
     def is_alive(self, node_id: int) -> bool:
         """Whether a peer was heard of lately in its present session."""
         peer = self.peers.get(node_id)
         return peer is not None and peer.alive
+
+    def is_gone(self, node_id: int, now: float) -> bool:
+        """Whether a peer has been silent for longer than a restart takes."""
+        peer = self.peers.get(node_id)
+        return not self.is_alive(node_id) and now - (peer.heard_at if peer else self._began) > GONE_SECONDS
 
     def on_connected(self, node_id: int, session_id: int, now: float) -> None:
         """A peer opened a stream for its process `session_id`; words of any other process are old from here on."""

@@ -45,13 +45,13 @@ def create_topic(
     rng: random.Random,
     now_ms: int,
     defaults: TopicDefaults = TopicDefaults(),
-    passed_over: Collection[int] = (),
+    unfit: Collection[int] = (),
 ) -> internal_pb2.CreateTopic | pb.Error:
     """Decide on a new topic: its id, its configs and where its replicas go.
 
     `rng` draws the topic id and breaks ties of placement; `now_ms` is milliseconds since the Unix epoch. Nodes in
-    `passed_over` (whose `__cluster` is being repaired) get no replica. Errors: INVALID_NAME, TOPIC_EXISTS,
-    INVALID_REQUEST (too many partitions), INVALID_REPLICATION, INVALID_CONFIG, NOT_YET_AVAILABLE.
+    `unfit` (dead for a while, or whose `__cluster` is in repair) are passed over where others have room. Errors:
+    INVALID_NAME, TOPIC_EXISTS, INVALID_REQUEST (too many partitions), INVALID_REPLICATION, INVALID_CONFIG.
     """
     try:
         check_topic_name(request.name)
@@ -70,19 +70,19 @@ def create_topic(
             hint=f"ask for 1 to {PARTITIONS_MAX} partitions",
         )
     replicas = request.replicas or min(defaults.replicas, len(catalogue.nodes))
-    if (refusal := _refuse_replicas(catalogue, request.name, replicas, passed_over)) is not None:
+    if (refusal := _refuse_replicas(catalogue, request.name, replicas)) is not None:
         return refusal
     return internal_pb2.CreateTopic(
         name=request.name,
         topic_id=draw_id(rng),
         configs=configs,
-        placements=_placements(placement_nodes(catalogue, passed_over), partitions, replicas, rng),
+        placements=_placements(placement_nodes(catalogue, unfit), partitions, replicas, rng),
         catalogue_version=catalogue.catalogue_version,
         created_at_ms=now_ms,
     )
 
 
-def _refuse_replicas(catalogue: Catalogue, name: str, replicas: int, passed_over: Collection[int]) -> pb.Error | None:
+def _refuse_replicas(catalogue: Catalogue, name: str, replicas: int) -> pb.Error | None:
     nodes = len(catalogue.nodes)
     if replicas > nodes:
         return make_error(
@@ -95,14 +95,6 @@ def _refuse_replicas(catalogue: Catalogue, name: str, replicas: int, passed_over
             pb.INVALID_REPLICATION,
             f"topic {name!r} asks for {replicas} replicas, and {REPLICAS_MAX} are the most",
             hint="3 replicas outlive the loss of one node, 5 of two",
-        )
-    repaired = sorted(node_id for node_id in catalogue.nodes if node_id in passed_over)
-    if replicas > nodes - len(repaired):
-        return make_error(
-            pb.NOT_YET_AVAILABLE,
-            f"topic {name!r} asks for {replicas} replicas, but of {nodes} nodes these are being repaired: "
-            f"{', '.join(map(str, repaired))}",
-            hint="try again once they are whole (quorumlog doctor says so), or ask for fewer replicas",
         )
     return None
 
@@ -198,7 +190,7 @@ def found_cluster(record: internal_pb2.Founding, *, rng: random.Random) -> inter
     )
 
 
-def placement_nodes(catalogue: Catalogue, passed_over: Collection[int] = ()) -> list[PlacementNode]:
+def placement_nodes(catalogue: Catalogue, unfit: Collection[int] = ()) -> list[PlacementNode]:
     """Return the nodes that may take replicas, with the replicas and preferred leaders the catalogue gives them."""
     replicas: Counter[int] = Counter()
     leaders: Counter[int] = Counter()
@@ -207,9 +199,15 @@ def placement_nodes(catalogue: Catalogue, passed_over: Collection[int] = ()) -> 
             replicas.update(partition.replicas)
             leaders[partition.replicas[0]] += 1
     return [
-        PlacementNode(node.node_id, node.host, node.rack, replicas[node.node_id], leaders[node.node_id])
+        PlacementNode(
+            node.node_id,
+            node.host,
+            node.rack,
+            replicas[node.node_id],
+            leaders[node.node_id],
+            fit=node.node_id not in unfit,
+        )
         for node in catalogue.nodes.values()
-        if node.node_id not in passed_over
     ]
 
 

@@ -15,13 +15,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class PlacementNode:
-    """A node that may take replicas, and what it has already. An empty `host` or `rack` was not given."""
+    """A node that may take replicas, and what it has already. An empty `host` or `rack` was not given.
+
+    A node that is not `fit` (dead for a while, or in repair) takes replicas and leaderships only where others have no
+    room for them.
+    """
 
     node_id: int
     host: str = ""
     rack: str = ""
     replicas: int = 0
     leaders: int = 0
+    fit: bool = True
 
     @property
     def host_key(self) -> str:
@@ -40,7 +45,8 @@ def place(nodes: Iterable[PlacementNode], partitions: int, replicas: int, rng: r
     """Return for each new partition the node ids of its replicas, the preferred leader first.
 
     Never two replicas of a partition on one host while another host has a node without one; racks likewise, where
-    given. Within that, replicas and preferred leaders are even over nodes, what the nodes have already counted in.
+    given. Within that, nodes that are fit come first, and replicas and preferred leaders are even over those, what the
+    nodes have already counted in.
     The same arguments and generator state give the same answer. Needs `1 <= replicas <= len(nodes)`.
     """
     by_id = {node.node_id: node for node in sorted(nodes, key=lambda node: node.node_id)}
@@ -58,7 +64,7 @@ def place(nodes: Iterable[PlacementNode], partitions: int, replicas: int, rng: r
             load.replicas[chosen[-1]] += 1
         sets.append(chosen)
     _even_replicas(by_id, sets, load)
-    leaders = _spread_leaders(sets, load)
+    leaders = _spread_leaders(by_id, sets, load)
     return [
         (leader, *(node_id for node_id in chosen if node_id != leader))
         for leader, chosen in zip(leaders, sets, strict=True)
@@ -66,12 +72,13 @@ def place(nodes: Iterable[PlacementNode], partitions: int, replicas: int, rng: r
 
 
 def _next_replica(nodes: Mapping[int, PlacementNode], chosen: Collection[int], load: _Load) -> int:
-    def key(node_id: int) -> tuple[int, int, int, int, float]:
+    def key(node_id: int) -> tuple[int, int, bool, int, int, float]:
         node = nodes[node_id]
         beside = [nodes[other] for other in chosen]
         return (
             sum(other.host_key == node.host_key for other in beside),
             sum(other.rack == node.rack for other in beside) if node.rack else 0,
+            not node.fit,
             load.replicas[node_id],
             load.leaders[node_id],
             load.tie[node_id],
@@ -102,6 +109,7 @@ def _even_replicas(nodes: Mapping[int, PlacementNode], sets: list[list[int]], lo
                     node_id
                     for node_id in nodes
                     if node_id not in chosen
+                    and nodes[node_id].fit >= nodes[source].fit
                     and load.replicas[node_id] <= load.replicas[source] - 2
                     and _crowding(nodes, [*chosen[:position], node_id, *chosen[position + 1 :]]) <= before
                 ]
@@ -113,13 +121,14 @@ def _even_replicas(nodes: Mapping[int, PlacementNode], sets: list[list[int]], lo
                     moved = True
 
 
-def _spread_leaders(sets: Sequence[Sequence[int]], load: _Load) -> list[int]:
-    """Choose a leader from each set so that leaders are as even as the sets allow.
+def _spread_leaders(nodes: Mapping[int, PlacementNode], sets: Sequence[Sequence[int]], load: _Load) -> list[int]:
+    """Choose a leader from each set, a fit one where there is any, so that leaders are as even as that allows.
 
     Least loaded first, then leadership is shifted along chains of partitions from a node to one with at least two
     fewer, until there is no such chain (a semi-matching is optimal exactly then: Harvey, Ladner, Lovasz, Tamir, 2003).
     """
     leaders: list[int] = []
+    sets = [[one for one in chosen if nodes[one].fit] or chosen for chosen in sets]
     for chosen in sets:
         leader = min(chosen, key=lambda node_id: (load.leaders[node_id], chosen.index(node_id)))
         leaders.append(leader)

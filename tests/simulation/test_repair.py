@@ -1,9 +1,20 @@
-"""A node that has lost its whole database votes nowhere."""
+"""A node that has lost its whole database votes nowhere, and is given nothing that others can take."""
 
 from __future__ import annotations
 
 from quorumlog.node.storage.interface import RecoveryMode
-from tests.simulation.scenes import acked, batch, leader, others, produce, values_on, with_topic
+from quorumlog.proto import client_pb2 as pb
+from tests.simulation.scenes import (
+    acked,
+    answer,
+    batch,
+    leader,
+    others,
+    produce,
+    replica_of,
+    values_on,
+    with_topic,
+)
 from tests.simulation.world import SimNode
 
 
@@ -46,3 +57,30 @@ def test_it_tells_operators_in_a_word_for_all_its_replicas() -> None:
     assert what.message.endswith(f": t partition 0, t partition 1, __cluster partition 0 and {total - 3} more")
     assert (what.subject, what.fix) == (why.subject, why.fix), "so that doctor lays them together"
     assert "keep the other nodes running" in what.fix
+
+
+def test_a_topic_that_is_made_meanwhile_does_without_it_where_others_have_room() -> None:
+    world, _ = with_topic()
+    lossy = others(world, leader(world))[0]
+    lose_database(lossy)
+    world.run(3.0)
+
+    def create(name: str, replicas: int) -> list[tuple[int, ...]]:
+        answers: list[pb.CreateTopicResponse] = []
+        decider = next(one for one in world.nodes.values() if one.broker is not None and one.broker.cluster.decides)
+        assert decider.broker is not None
+        request = pb.CreateTopicRequest(name=name, partitions=4, replicas=replicas)
+        decider.broker.admin.create_topic(request, answers.append)
+        decider.pump()
+        created: pb.CreateTopicResponse = answer(world, answers)
+        assert not created.HasField("error"), created.error
+        return [tuple(partition.replicas) for partition in created.topic.partitions]
+
+    assert all(lossy.node_id not in replicas for replicas in create("pairs", 2))
+    everywhere = create("everywhere", 3)
+    assert all(len(replicas) == 3 and replicas[0] != lossy.node_id for replicas in everywhere)
+    world.run(1.0)
+    acked(world, produce(leader(world, topic="everywhere"), batch([b"b"]), topic="everywhere"))
+    world.run(0.2)
+    assert not replica_of(lossy, topic="everywhere").counting, "a birth in repair is one"
+    assert values_on(world, lossy, topic="everywhere") == [b"b"]

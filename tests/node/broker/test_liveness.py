@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.node.broker.liveness import SILENT_SECONDS, Liveness
+from quorumlog.node.broker.liveness import GONE_SECONDS, SILENT_SECONDS, Liveness
 from quorumlog.node.replica.replica import Replica
 from quorumlog.raft import Message, MessageType, NodeId, Term
 from tests.node.replica.rig import Answers, Rig, append
@@ -17,7 +17,7 @@ def rig() -> Rig:
 
 @pytest.fixture
 def liveness(rig: Rig) -> Liveness:
-    return Liveness(rig.multi)
+    return Liveness(rig.multi, 100.0)
 
 
 @pytest.fixture
@@ -132,3 +132,14 @@ def test_a_leader_that_reads_slowly_is_not_voted_out_and_one_whose_stream_breaks
         rig.multi.tick()
         rig.settle()
     assert (MessageType.PRE_VOTE in rig.sent_types(7)) == asks
+
+
+def test_a_peer_is_gone_only_after_a_silence_longer_than_a_restart(liveness: Liveness) -> None:
+    assert not liveness.is_gone(2, 100.0 + GONE_SECONDS), "it may not have been reached yet"
+    assert liveness.is_gone(2, 100.1 + GONE_SECONDS)
+    liveness.on_connected(2, 5, 200.0)
+    assert not liveness.is_gone(2, 200.0)
+    liveness.on_disconnected(2)
+    assert not liveness.is_alive(2)
+    assert not liveness.is_gone(2, 200.0 + GONE_SECONDS)
+    assert liveness.is_gone(2, 200.1 + GONE_SECONDS)

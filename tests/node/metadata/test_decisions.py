@@ -42,15 +42,18 @@ def test_a_request_that_leaves_things_open_gets_the_defaults_that_the_cluster_al
     assert [len(group.replicas) for group in three.born] == [3]
 
 
-def test_nodes_under_repair_are_passed_over_and_named_when_they_are_missed() -> None:
+def test_unfit_nodes_are_passed_over_where_others_have_room() -> None:
     cluster = Cluster(nodes=3)
-    request = pb.CreateTopicRequest(name="orders", partitions=6, replicas=2)
-    command = good(decisions.create_topic(cluster.catalogue, request, rng=cluster.rng, now_ms=NOW_MS, passed_over=[2]))
-    assert all(sorted(placement.replicas) == [1, 3] for placement in command.placements)
-    request.replicas = 3
-    error = bad(decisions.create_topic(cluster.catalogue, request, rng=cluster.rng, now_ms=NOW_MS, passed_over=[2]))
-    assert (error.code, error.retriable) == (pb.NOT_YET_AVAILABLE, True)
-    assert "repaired: 2" in error.message
+
+    def placed(replicas: int) -> list[list[int]]:
+        request = pb.CreateTopicRequest(name="orders", partitions=6, replicas=replicas)
+        decision = decisions.create_topic(cluster.catalogue, request, rng=cluster.rng, now_ms=NOW_MS, unfit=[2])
+        return [list(placement.replicas) for placement in good(decision).placements]
+
+    assert all(sorted(replicas) == [1, 3] for replicas in placed(2))
+    everywhere = placed(3)
+    assert all(sorted(replicas) == [1, 2, 3] for replicas in everywhere), "better there than nowhere"
+    assert {replicas[0] for replicas in everywhere} == {1, 3}, "but not to lead"
 
 
 def test_placement_counts_what_the_nodes_have() -> None:

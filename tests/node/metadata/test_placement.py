@@ -96,3 +96,22 @@ def test_ties_are_broken_by_the_generator_alone() -> None:
     nodes = [PlacementNode(number) for number in range(1, 7)]
     assert place(nodes, 9, 2, random.Random(4)) == place(list(reversed(nodes)), 9, 2, random.Random(4))
     assert any(place(nodes, 1, 1, random.Random(seed)) != place(nodes, 1, 1, random.Random(0)) for seed in range(20))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8),
+    st.integers(1, 20),
+    st.data(),
+)
+def test_nodes_that_are_not_fit_get_only_what_others_have_no_room_for(
+    drawn: list[tuple[bool, int, int]], partitions: int, data: st.DataObject
+) -> None:
+    nodes = [
+        PlacementNode(number + 1, "", "", replicas, leaders, fit)
+        for number, (fit, replicas, leaders) in enumerate(drawn)
+    ]
+    fit = {node.node_id for node in nodes if node.fit}
+    replicas = data.draw(st.integers(1, len(nodes)))
+    for chosen in place(nodes, partitions, replicas, random.Random(3)):
+        assert len(fit.intersection(chosen)) == min(len(fit), replicas)
+        assert chosen[0] in fit or not fit
