@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from quorumlog.node.broker.directory import Directory
 from quorumlog.node.clock import Clock
@@ -231,14 +232,29 @@ class GroupsPath:
             coordinator.delete_group(request, reply)
 
     def list_groups(self, reply: Callable[[client_pb2.ListGroupsResponse], None]) -> None:
-        """The groups that this node coordinates."""
+        """The groups that this node coordinates, after a read-index for each partition of `__groups` that it leads.
+
+        Those of a partition that turns out to be led elsewhere are left out: another node lists them.
+        """
         response = client_pb2.ListGroupsResponse()
-        for coordinator in self._coordinators.values():
-            if coordinator.is_leading:
+        leading = [group_id for group_id, coordinator in self._coordinators.items() if coordinator.is_leading]
+        missing = len(leading)
+        if not missing:
+            reply(response)
+
+        def collect(coordinator: GroupCoordinator, leads: bool) -> None:
+            nonlocal missing
+            if leads:
                 coordinator.list_groups(
                     client_pb2.ListGroupsRequest(), lambda part: response.groups.extend(part.groups)
                 )
-        reply(response)
+            missing -= 1
+            if missing == 0:
+                reply(response)
+
+        for group_id in leading:
+            coordinator = self._coordinators[group_id]
+            self._read(self._multi.replicas[group_id], partial(collect, coordinator))
 
     # --------------------------------------------------------------------------------------------------------- inside
 
@@ -274,13 +290,14 @@ class GroupsPath:
             answer(coordinator)
             return
 
-        def on_confirmed(leads: bool) -> None:
-            answer(coordinator if leads else self._not_coordinator(group))
+        self._read(replica, lambda leads: answer(coordinator if leads else self._not_coordinator(group)))
 
+    def _read(self, replica: Replica, confirmed: Callable[[bool], None]) -> None:
+        """Ask whether the replica leads still, with all applied that was committed before."""
         try:
-            replica.read_index(on_confirmed)
+            replica.read_index(confirmed)
         except NotLeader:
-            answer(self._not_coordinator(group))
+            confirmed(False)
             return
         self._multi.touch(replica)
 
