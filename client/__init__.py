@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from quorumlog.futures import BulkFuture, SendFuture
     from quorumlog.records import AppendedRange, Offset, Record, RecordMetadata, TopicPartition
     from quorumlog.sync import Client, Consumer, Producer, connect
+    from quorumlog.waiting import Wait
 
 _HOMES = {
     "descriptions": (
@@ -116,6 +117,7 @@ _HOMES = {
     "futures": ("BulkFuture", "SendFuture"),
     "records": ("AppendedRange", "Offset", "Record", "RecordMetadata", "TopicPartition"),
     "sync": ("Client", "Consumer", "Producer", "connect"),
+    "waiting": ("Wait",),
 }
 _MODULES = {name: f"quorumlog.{home}" for home, names in _HOMES.items() for name in names}
 
@@ -185,6 +187,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownPartition",
     "UnknownTopic",
+    "Wait",
     "WrongCluster",
     "aio",
     "connect",

@@ -124,12 +124,16 @@ class ConnectionFailed(Retriable, ConnectionError):
         address: host:port that could not be reached; several are separated by commas.
         stage: how far it came: dns, tcp, tls, auth or protocol.
         code: as in `QuorumlogError`.
+        refused: nothing listens at any address named.
     """
 
-    def __init__(self, message: str, *, hint: str, address: str, stage: str, code: str = "CLIENT") -> None:
+    def __init__(
+        self, message: str, *, hint: str, address: str, stage: str, code: str = "CLIENT", refused: bool = False
+    ) -> None:
         super().__init__(message, hint=hint, code=code)
         self.address = address
         self.stage = stage
+        self.refused = refused
 
 
 class InvalidRequest(Fatal, ValueError):

@@ -93,6 +93,8 @@ class PartitionSender:
         self.fenced: QuorumlogError | None = None
         self.trouble: QuorumlogError | None = None
         """Why records are late, as last heard; None since an attempt succeeded."""
+        self.trouble_since = 0.0
+        """Since when, in monotonic seconds."""
         self._next_sequence = 0
         self._next_order = 0
         self._round = 0
@@ -209,7 +211,8 @@ class PartitionSender:
         batch = self._take(attempt)
         if batch is None:
             return
-        self.trouble = error
+        if self.trouble is None or error.code != OUT_OF_ORDER_SEQUENCE:  # which only follows from what came before
+            self.in_trouble(error, now)
         if error.code == UNKNOWN_PRODUCER:
             # Never appended by this attempt. The node says UNKNOWN on a retry because it cannot know what became of
             # earlier attempts; here it is known.
@@ -238,6 +241,12 @@ class PartitionSender:
             wait = 0.0 if at_once else full_jitter(self._failures, self._rng)
             self.retry_at = max(self.retry_at, now + max(wait, error.retry_after_seconds))
             self._back_to_retry(batch)
+
+    def in_trouble(self, cause: QuorumlogError, now: float) -> None:
+        """Remember why records are late."""
+        if self.trouble is None:
+            self.trouble_since = now
+        self.trouble = cause
 
     def _too_large(self, batch: PendingBatch, error: QuorumlogError) -> None:
         if batch.count == 1:

@@ -259,12 +259,12 @@ class ProducerCore:
         error = Retriable(cause.message, hint=cause.hint, code=cause.code, outcome=Outcome.UNKNOWN)
         self.refused(attempt, error, now)
 
-    def unreachable(self, topic: str, cause: QuorumlogError) -> None:
+    def unreachable(self, topic: str, cause: QuorumlogError, now: float) -> None:
         """Nobody tells who leads the topic's partitions just now; what has to be given up for that says so."""
         with self.lock:
             for sender in self._busy:
                 if sender.topic == topic:
-                    sender.trouble = cause
+                    sender.in_trouble(cause, now)
 
     def expire(self, now: float) -> None:
         """Give up what is past `delivery_timeout`."""

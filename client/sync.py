@@ -23,6 +23,7 @@ from quorumlog.process import PROCESS
 from quorumlog.records import Record, TopicPartition
 from quorumlog.send_plan import Column, HeadersLike
 from quorumlog.sync_admin import ClusterFace, GroupsFace, TopicsFace
+from quorumlog.waiting import OnWaiting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -195,12 +196,18 @@ class Consumer:
 class Client:
     """A connection to a cluster; made by `connect`, used as a context manager. Safe to share between threads."""
 
-    def __init__(self, bootstrap: str | Sequence[str] | None, client_id: str, timeout: Timeout) -> None:
+    def __init__(
+        self,
+        bootstrap: str | Sequence[str] | None,
+        client_id: str,
+        timeout: Timeout,
+        on_waiting: OnWaiting | None = None,
+    ) -> None:
         self._portal = Portal()
         self._process = PROCESS.generation
         self._closed = False
         try:
-            self._client = self._portal.call(_open(bootstrap, client_id, timeout))
+            self._client = self._portal.call(_open(bootstrap, client_id, timeout, on_waiting))
         except BaseException:
             self._portal.close()
             raise
@@ -304,8 +311,10 @@ class Client:
         self.close()
 
 
-async def _open(bootstrap: str | Sequence[str] | None, client_id: str, timeout: Timeout) -> AsyncClient:
-    client = AsyncClient(bootstrap, client_id)
+async def _open(
+    bootstrap: str | Sequence[str] | None, client_id: str, timeout: Timeout, on_waiting: OnWaiting | None
+) -> AsyncClient:
+    client = AsyncClient(bootstrap, client_id, on_waiting)
     try:
         await client.connect(timeout=timeout)
     except BaseException:
@@ -319,7 +328,8 @@ def connect(
     *,
     client_id: str = "quorumlog-python",
     timeout: Timeout = CONNECT_SECONDS,
+    on_waiting: OnWaiting | None = None,
 ) -> Client:
     """Connect to a cluster: `with connect("localhost:7070") as client`; for the arguments see
     `quorumlog.aio.connect`."""
-    return Client(bootstrap, client_id, timeout)
+    return Client(bootstrap, client_id, timeout, on_waiting)

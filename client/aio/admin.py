@@ -97,6 +97,7 @@ class Topics:
             known = self._cluster.cache.topics.get(name)
             if known is not None and known.topic_id == topic_id and known.leaders and all(known.leaders):
                 return
+            self._cluster.waiting_for_leaders([name], deadline.began)
             await asyncio.sleep(deadline.remaining(pause))
             pause = min(0.2, pause * 2)
 

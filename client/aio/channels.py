@@ -1,6 +1,7 @@
 """Connections to nodes: one channel per address, and what went wrong with it in words a user can act on."""
 
 import asyncio
+import errno
 import socket
 
 import grpc
@@ -191,6 +192,10 @@ def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
         return ConnectionFailed(
             f"{address} refuses this client: {details}", hint="check the credentials", address=address, stage="auth"
         )
+    if status is grpc.StatusCode.UNAVAILABLE and "Connection refused" in details:
+        failed = _refused(address)
+        failed.outcome = Outcome.UNKNOWN
+        return failed
     if status is grpc.StatusCode.UNAVAILABLE:
         failed = ConnectionFailed(
             f"cannot reach {address}: {details}",
@@ -202,6 +207,16 @@ def rpc_failed(address: str, error: aio.AioRpcError) -> QuorumlogError:
         return failed
     return Retriable(
         f"{address} failed: {status.name}: {details}", hint="look into the node's log", outcome=Outcome.UNKNOWN
+    )
+
+
+def _refused(address: str) -> ConnectionFailed:
+    return ConnectionFailed(
+        f"cannot connect to {address}: Connection refused",
+        hint="start the node (quorumlog dev, or quorumlog node), or check the port",
+        address=address,
+        stage="tcp",
+        refused=True,
     )
 
 
@@ -245,9 +260,12 @@ async def diagnose(address: str) -> ConnectionFailed:
             stage="tcp",
         )
     except OSError as error:
+        # Of a name with several addresses, asyncio tells in one error how each failed.
+        if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
+            return _refused(address)
         return ConnectionFailed(
             f"cannot connect to {address}: {error.strerror or error}",
-            hint="start the node (quorumlog dev, or quorumlog node), or check the port",
+            hint="check the address and the network to it",
             address=address,
             stage="tcp",
         )

@@ -22,6 +22,7 @@ from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.compression import CodecUnavailable, require_codec
 from quorumlog.proto.names import NameInvalid, check_group_name
 from quorumlog.records import TopicPartition
+from quorumlog.waiting import OnWaiting
 
 # Forgives a machine that is busy, or nodes that are just starting; what is wrong is told when it is over.
 CONNECT_SECONDS = 30.0
@@ -42,8 +43,10 @@ class Client:
     One client serves any number of producers and consumers of one event loop.
     """
 
-    def __init__(self, bootstrap: str | Sequence[str] | None, client_id: str) -> None:
-        self._cluster = Cluster(bootstrap_addresses(bootstrap), client_id, random.Random())
+    def __init__(
+        self, bootstrap: str | Sequence[str] | None, client_id: str, on_waiting: OnWaiting | None = None
+    ) -> None:
+        self._cluster = Cluster(bootstrap_addresses(bootstrap), client_id, random.Random(), on_waiting)
         self._process = PROCESS.generation
         self._open: list[Producer | Consumer] = []
         self.topics = Topics(self._cluster)
@@ -250,6 +253,7 @@ def connect(
     *,
     client_id: str = "quorumlog-python",
     timeout: Timeout = CONNECT_SECONDS,
+    on_waiting: OnWaiting | None = None,
 ) -> Connecting:
     """Connect to a cluster: `async with connect("localhost:7070") as client`.
 
@@ -258,11 +262,12 @@ def connect(
             environment variable QUORUMLOG_BOOTSTRAP, else localhost:7070.
         client_id: how this program calls itself in the nodes' logs and in groups.
         timeout: how long to try.
+        on_waiting: called again and again while a call waits, with the cause; see `quorumlog.waiting.OnWaiting`.
 
     Raises:
         ConnectionFailed: no node answers; it names each address, how far it came and the likely fix.
     """
-    return Connecting(lambda: Client(bootstrap, client_id), timeout)
+    return Connecting(lambda: Client(bootstrap, client_id, on_waiting), timeout)
 
 
 def bootstrap_addresses(bootstrap: str | Sequence[str] | None) -> list[str]:

@@ -1,6 +1,7 @@
 """Calls to the cluster: whom to ask, how long, and what to believe afterwards."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
@@ -13,6 +14,7 @@ from quorumlog.clock import monotonic
 from quorumlog.errors import (
     ConnectionFailed,
     Fatal,
+    NoLeader,
     QuorumlogError,
     TimedOut,
     UnknownTopic,
@@ -20,6 +22,7 @@ from quorumlog.errors import (
 )
 from quorumlog.metadata import MetadataCache, Topic
 from quorumlog.proto import client_pb2 as pb
+from quorumlog.waiting import SLOW_SECONDS, Causes, OnWaiting, Wait, nobody_answers
 
 # One node is given this long to answer a small question before another one is asked.
 ATTEMPT_SECONDS = 5.0
@@ -70,14 +73,18 @@ class Cluster:
         bootstrap: addresses to begin with, and to fall back to.
         client_id: how this client calls itself.
         rng: jitter and the choice of whom to ask.
+        on_waiting: told what calls wait for; see `OnWaiting`.
     """
 
-    def __init__(self, bootstrap: list[str], client_id: str, rng: random.Random) -> None:
+    def __init__(
+        self, bootstrap: list[str], client_id: str, rng: random.Random, on_waiting: OnWaiting | None = None
+    ) -> None:
         self.bootstrap = bootstrap
         self.client_id = client_id
         self.rng = rng
         self.pool = Pool(client_id)
         self.cache = MetadataCache()
+        self._on_waiting = on_waiting
         self._silent: dict[str, None] = {}
         self._refreshing: dict[frozenset[str], asyncio.Task[dict[str, QuorumlogError]]] = {}
 
@@ -115,6 +122,10 @@ class Cluster:
         Raises:
             QuorumlogError: what the node answered, or why it did not.
         """
+        slow = None
+        if self._on_waiting is not None:
+            late = TimedOut(f"{address} has not answered for {SLOW_SECONDS:g} s")
+            slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self.mention, late, monotonic())
         try:
             connection = await self.pool.get(address, timeout)
             answer = await call(connection, timeout)
@@ -125,11 +136,41 @@ class Cluster:
         except QuorumlogError as error:
             self._note(address, error)
             raise
+        finally:
+            if slow is not None:
+                slow.cancel()
         self._silent.pop(address, None)
         refusal = getattr(answer, "error", None)
         if isinstance(refusal, pb.Error) and refusal.code != pb.OK:
             raise from_wire(refusal)
         return answer
+
+    def waiting(self, error: QuorumlogError, began: float) -> None:
+        """Tell whoever wants to know why something goes on waiting, and since when (monotonic seconds)."""
+        if self._on_waiting is None:
+            return
+        refused = error.address.split(",") if isinstance(error, ConnectionFailed) and error.refused else []
+        hopeless = all(address in refused for address in self._candidates())
+        self._on_waiting(Wait(error, monotonic() - began, hopeless))
+
+    def mention(self, error: QuorumlogError, began: float) -> None:
+        """Tell the same of work in the background, which goes on whatever the answer."""
+        with contextlib.suppress(QuorumlogError):
+            self.waiting(error, began)
+
+    def waiting_for_leaders(self, topics: Iterable[str], began: float) -> None:
+        """Tell of partitions without a leader, where there are any."""
+        places = [
+            f"{name}[{partition}]"
+            for name in sorted(topics)
+            if (known := self.cache.topics.get(name)) is not None
+            for partition, leader in enumerate(known.leaders)
+            if leader is None
+        ]
+        if places:
+            shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+            hint = "start the nodes that are down: a majority of its replicas must run"
+            self.mention(NoLeader(f"nobody leads {shown}", hint=hint), began)
 
     def _note(self, address: str, error: QuorumlogError) -> None:
         if isinstance(error, (ConnectionFailed, TimedOut)):
@@ -145,7 +186,7 @@ class Cluster:
 
     async def _ask_anyone(self, call: Call[_A], deadline: Deadline, patience: float = ATTEMPT_SECONDS) -> _A:
         failures = 0
-        causes: dict[str, QuorumlogError] = {}
+        causes = Causes()
         while True:
             for address in self._candidates():
                 try:
@@ -153,14 +194,13 @@ class Cluster:
                 except QuorumlogError as error:
                     if not error.retriable:
                         raise
-                    # The last attempt is cut short by the deadline: that it was late says less than what came before.
-                    if address not in causes or not isinstance(error, TimedOut):
-                        causes[address] = error
+                    causes.add(address, error)
                 if deadline.passed:
                     break
             failures += 1
             if deadline.passed:
                 raise await self._unanswered(causes, deadline)
+            self.waiting(causes.summary(), deadline.began)
             await asyncio.sleep(deadline.remaining(full_jitter(failures, self.rng)))
 
     def _candidates(self) -> list[str]:
@@ -170,33 +210,22 @@ class Cluster:
         # Whoever kept silent is asked last: a paused node costs a whole timeout.
         return sorted(candidates, key=lambda address: address in self._silent)
 
-    async def _unanswered(self, causes: dict[str, QuorumlogError], deadline: Deadline) -> QuorumlogError:
-        spoken = [error for error in causes.values() if not isinstance(error, (ConnectionFailed, TimedOut))]
-        if spoken:
-            return spoken[0]
+    async def _unanswered(self, causes: Causes, deadline: Deadline) -> QuorumlogError:
+        """Return the error for a call that has waited in vain."""
+        unanswered = causes.unanswered
+        if not unanswered:
+            return causes.summary()
         asked_seconds = monotonic() - deadline.began
-        addresses = self._candidates()
         found = await asyncio.gather(
-            *(self._verdict(address, causes.get(address), asked_seconds) for address in addresses)
+            *(self._verdict(address, cause, asked_seconds) for address, cause in unanswered.items())
         )
-        faults = [error for error in found if isinstance(error, ConnectionFailed)]
-        if len(found) == 1:
-            return found[0]
-        message = "no node answers: " + "; ".join(error.message for error in found)
-        if not faults:
-            return TimedOut(message, hint=found[0].hint)
-        return ConnectionFailed(
-            message,
-            hint=faults[0].hint,
-            address=",".join(addresses),
-            stage=faults[0].stage,
-        )
+        return nobody_answers(dict(zip(unanswered, found, strict=True)))
 
-    async def _verdict(self, address: str, cause: QuorumlogError | None, asked_seconds: float) -> QuorumlogError:
+    async def _verdict(self, address: str, cause: QuorumlogError, asked_seconds: float) -> QuorumlogError:
         """Return what is wrong with a node that did not answer, as far as that is certain: a node that accepts
         connections may be busy, or may have started just now."""
         found = await diagnose(address)
-        talks_otherwise = isinstance(cause, ConnectionFailed) and "refused" not in cause.message
+        talks_otherwise = isinstance(cause, ConnectionFailed) and not cause.refused
         if found.stage != "protocol" or talks_otherwise or asked_seconds >= CERTAIN_SECONDS:
             return found
         return no_answer(address)
@@ -218,6 +247,7 @@ class Cluster:
             TimedOut: nobody answered, and it is not certain that anything is wrong.
         """
         deadline = Deadline(timeout)
+        causes = Causes()
         failures = 0
         turn = 0
         while True:
@@ -229,10 +259,10 @@ class Cluster:
             except QuorumlogError as error:
                 if not error.retriable:
                     raise
+                causes.add(address, error)
                 if deadline.passed:
-                    if not isinstance(error, (ConnectionFailed, TimedOut)):
-                        raise
-                    raise await self._verdict(address, error, monotonic() - deadline.began) from error
+                    raise await self._unanswered(causes, deadline) from error
+                self.waiting(causes.summary(), deadline.began)
                 learn(error.leader if error.leader != address else "")
                 if error.leader and error.leader != address and failures == 0:
                     failures += 1
@@ -343,4 +373,5 @@ class Cluster:
             failures += 1
             if not error.retriable or deadline.passed:
                 raise error
+            self.waiting(error, deadline.began)
             await asyncio.sleep(deadline.remaining(full_jitter(failures, self.rng)))

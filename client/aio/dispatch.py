@@ -8,7 +8,7 @@ from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
 from quorumlog.aio.produce_stream import ProduceStream, Request
 from quorumlog.backoff import full_jitter
 from quorumlog.clock import monotonic
-from quorumlog.errors import QuorumlogError, from_wire
+from quorumlog.errors import QuorumlogError, TimedOut, from_wire
 from quorumlog.partition_sender import Attempt, PartitionSender
 from quorumlog.producer_core import ProducerCore
 from quorumlog.proto import client_pb2 as pb
@@ -145,6 +145,8 @@ class Dispatcher:
         if not news and kind_of(error.code).refresh_metadata:
             cache.forget_leader(sender.topic, sender.partition, address)
         self._core.refused(attempt, from_wire(error), monotonic(), at_once=news)
+        if sender.trouble is not None and sender.unsettled:
+            self._cluster.mention(sender.trouble, sender.trouble_since)
 
     def _on_end(self, stream: ProduceStream, lost: list[Request], cause: QuorumlogError) -> None:
         if self._streams.get(stream.address) is stream:
@@ -155,6 +157,7 @@ class Dispatcher:
             self._core.request_done(stream.address)
             for attempt in request.attempts.values():
                 self._core.lost(attempt, cause, now)
+                self._cluster.mention(cause, attempt.sender.trouble_since)
         self._room.set()
         self.wake()
 
@@ -163,7 +166,13 @@ class Dispatcher:
     async def _check_stalled(self) -> None:
         """Ask who leads what a silent node was sent; where that is another one, stop waiting for the silent one."""
         try:
-            late = [a for s in self._streams.values() for a in s.stalled(monotonic(), STALLED_SECONDS)]
+            late = []
+            for address, stream in self._streams.items():
+                stalled = stream.stalled(monotonic(), STALLED_SECONDS)
+                if stalled:
+                    silence = TimedOut(f"{address} has not answered for {STALLED_SECONDS:g} s")
+                    self._cluster.mention(silence, monotonic() - STALLED_SECONDS)
+                late += stalled
             with contextlib.suppress(QuorumlogError):
                 await self._cluster.refresh({attempt.sender.topic for attempt in late}, ATTEMPT_SECONDS)
             for stream in list(self._streams.values()):
@@ -178,6 +187,7 @@ class Dispatcher:
             self._checker = None
 
     async def _find_leaders(self) -> None:
+        began = monotonic()
         failures = 0
         try:
             while self._leaderless and not self._stopped:
@@ -188,12 +198,13 @@ class Dispatcher:
                     failed = dict.fromkeys(topics, error)
                 for topic, cause in failed.items():
                     if cause.retriable:
-                        self._core.unreachable(topic, cause)
+                        self._core.unreachable(topic, cause, monotonic())
                     else:
                         self._core.fail_topic(topic, cause)
                 self._room.set()
                 self._pump()  # also tells whether anything is still without a leader
                 if self._leaderless:
+                    self._cluster.waiting_for_leaders(self._leaderless, began)
                     failures += 1
                     await asyncio.sleep(full_jitter(failures, self._cluster.rng))
         finally:

@@ -107,6 +107,7 @@ class Fetcher:
         self.wake()
 
     async def _find_leaders(self) -> None:
+        began = monotonic()
         failures = 0
         try:
             while self._core.leaderless and not self._stopped:
@@ -123,6 +124,7 @@ class Fetcher:
                 self.news.set()
                 self._pump()  # also tells whether anything is still without a leader
                 if self._core.leaderless:
+                    self._cluster.waiting_for_leaders(self._core.leaderless, began)
                     failures += 1
                     await asyncio.sleep(full_jitter(failures, self._cluster.rng))
         finally:

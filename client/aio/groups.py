@@ -16,6 +16,7 @@ from quorumlog.durations import Timeout, When, limit, timestamp_ms
 from quorumlog.errors import QuorumlogError, from_wire
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.records import TopicPartition
+from quorumlog.waiting import Causes
 
 _A = TypeVar("_A")
 
@@ -169,13 +170,18 @@ class Groups:
         """Ask the coordinator of a group, wherever it moves to meanwhile."""
         coordinator = await find_coordinator(self._cluster, group, _left(deadline))
 
+        causes = Causes()
         failures = 0
         while True:
             try:
                 return await self._cluster.ask(coordinator, call, deadline.remaining(ATTEMPT_SECONDS))
             except QuorumlogError as error:
-                if not error.retriable or deadline.passed:
+                if not error.retriable:
                     raise
+                causes.add(coordinator, error)
+                if deadline.passed:
+                    raise causes.summary() from error
+                self._cluster.waiting(causes.summary(), deadline.began)
                 hint = error.leader
                 failures += 1
             if not hint or failures > 1:

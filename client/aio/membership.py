@@ -79,6 +79,7 @@ class Membership:
 
     async def _run(self) -> None:
         failures = 0
+        began = monotonic()
         while not self._closing:
             try:
                 await self._session()
@@ -94,6 +95,9 @@ class Membership:
                 hint = error.leader
                 self._coordinator = hint if hint and hint != self._coordinator else ""
                 failures = 1 if heard else failures + 1
+                if failures == 1:
+                    began = monotonic()
+                self._cluster.mention(error, began)
                 wait = 0.0 if hint and failures == 1 else full_jitter(failures, self._cluster.rng)
             await asyncio.sleep(wait)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from quorumlog.cli.errors import UsageError
+from quorumlog.cli.waiting import Waiting
 from quorumlog.sync import Client, connect
 
 CONNECT_SECONDS = 10.0
@@ -39,9 +40,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def open_client(arguments: argparse.Namespace) -> Client:
-    """Connect as `-b` and `--timeout` say; raises as `quorumlog.connect`."""
+    """Connect as `-b` and `--timeout` say, and tell on standard error what calls wait for; raises as
+    `quorumlog.connect`, and without patience where nothing listens at any address."""
     timeout = min(CONNECT_SECONDS, getattr(arguments, "timeout", CONNECT_SECONDS))
-    return connect(arguments.bootstrap, client_id=CLIENT_ID, timeout=timeout)
+    return connect(arguments.bootstrap, client_id=CLIENT_ID, timeout=timeout, on_waiting=Waiting())
 
 
 def duration(text: str) -> float:

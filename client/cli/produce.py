@@ -68,7 +68,12 @@ def _send(
         key, value = split_key(line.removesuffix(b"\n"), delimiter)
         try:
             future = producer.send(
-                arguments.topic, value, key=key, headers=headers or None, partition=arguments.partition
+                arguments.topic,
+                value,
+                key=key,
+                headers=headers or None,
+                partition=arguments.partition,
+                timeout=arguments.delivery_timeout,
             )
         except DeliveryFailed:
             raise

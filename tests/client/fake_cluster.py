@@ -48,6 +48,7 @@ class FakeCluster:
         self.hold_topics: asyncio.Event | None = None
         self.break_streams = 0
         self.refuse: Callable[[pb.PartitionBatch], pb.Error | None] = lambda batch: None
+        self.refuse_changes: pb.Error | None = None
         self.requests: list[list[int]] = []
         self.pongs = 0
         self.call_log: list[str] = []
@@ -286,6 +287,8 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
     # -- admin
 
     async def CreateTopic(self, request: pb.CreateTopicRequest, context: Any) -> pb.CreateTopicResponse:
+        if self.cluster.refuse_changes is not None:
+            return pb.CreateTopicResponse(error=self.cluster.refuse_changes)
         if request.name in self.cluster.topics:
             error = make_error(pb.TOPIC_EXISTS, f"topic {request.name!r} exists")
             return pb.CreateTopicResponse(error=error)

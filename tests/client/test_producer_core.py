@@ -29,8 +29,8 @@ def test_a_record_that_was_never_sent_is_given_up_with_what_was_heard_of_its_lea
     core = make()
     future = core.append("t", bytes(16), 0, b"value", None, (), 0, now=100.0)
     assert future is not None
-    core.unreachable("other", TimedOut("127.0.0.1:7072 did not answer in time"))
-    core.unreachable("t", NoLeader("nobody leads t[0]"))
+    core.unreachable("other", TimedOut("127.0.0.1:7072 did not answer in time"), 110.0)
+    core.unreachable("t", NoLeader("nobody leads t[0]"), 120.0)
     core.expire(160.0)
     with pytest.raises(DeliveryFailed, match=r"delivery_timeout: it was never sent; last heard: nobody leads t\[0\]"):
         future.result(0)

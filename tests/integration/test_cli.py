@@ -304,6 +304,42 @@ def test_founding_with_a_wrong_peer_address_says_which_and_what_is_wrong(make_cl
         ]
 
 
+def test_commands_that_wait_say_for_what(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.start()
+    for node in cluster.nodes:
+        node.until_waiting()
+    program = Program(cluster.bootstrap)
+    unfounded = program.run("topic", "create", "orders", "--timeout", 3, code=1).stderr.splitlines()
+    assert "belongs to no cluster yet" in unfounded[0]
+    assert unfounded[0].startswith("quorumlog: waiting: node ")
+    assert unfounded[-1] == "hint: found a cluster (quorumlog cluster init) or add the node to one"
+
+    cluster.found()
+    cluster.until_ready()
+    program.run("topic", "create", "orders", "-p", 1, "-r", 3)
+    for node in cluster.nodes[1:]:
+        node.kill()
+    dead = [f"cannot connect to {node.client_address}: Connection refused" for node in cluster.nodes[1:]]
+    fix = "start the nodes that do not answer: a majority must run"
+    *waiting, error, hint = program.run("topic", "create", "more", "--timeout", 6, code=1).stderr.splitlines()
+    assert waiting
+    assert all(line.startswith("quorumlog: waiting: ") for line in waiting)
+    assert error.startswith("quorumlog: the metadata group __cluster has no leader that this node knows of; ")
+    assert all(words in error for words in dead)
+    assert hint == f"hint: {fix}"
+    late = program.run("produce", "orders", "--delivery-timeout", 8, stdin="x\n", code=1).stderr.splitlines()
+    assert late[0].startswith("quorumlog: waiting: ")
+    assert all(words in late[-2] for words in dead)
+    with program.running("consume", "orders") as consumer:
+        assert consumer.stderr is not None
+        assert consumer.stderr.readline().startswith("quorumlog: waiting: nobody leads orders[0] (start the nodes ")
+    cluster.nodes[0].kill()
+    *_, error, hint = program.run("topic", "list", code=1).stderr.splitlines()
+    assert error.startswith("quorumlog: no answer: cannot connect to ")
+    assert hint == "hint: start the node (quorumlog dev, or quorumlog node), or check the port"
+
+
 def test_the_comparer_reads_every_replica(shared: LocalCluster, name: str, tmp_path: Path) -> None:
     """What the demo's verdict stands on: it is content with what is there, and finds what is not."""
     samples = [(Identity(1, number), Sample(100 + number % 7, "process", 1.0, 4096)) for number in range(300)]
