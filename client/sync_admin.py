@@ -115,5 +115,5 @@ class ClusterFace:
         return self._portal.call(self._cluster.init(nodes, cluster_id=cluster_id, timeout=timeout))
 
     def transfer(self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
-        """Let another replica lead a partition."""
+        """Let another replica lead a partition; returns once it does."""
         self._portal.call(self._cluster.transfer(topic, partition, to_node_id, timeout=timeout))

@@ -221,7 +221,11 @@ class ClusterAdmin:
     async def transfer(
         self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> None:
-        """Let another replica lead a partition."""
+        """Let another replica lead a partition; returns once it does.
+
+        Raises:
+            QuorumlogError: it did not take over within `timeout`; the message says who leads.
+        """
         deadline = Deadline(limit("timeout", timeout))
         await self._cluster.topic(topic, _left(deadline))
         request = pb.TransferLeadershipRequest(topic=topic, partition=partition, to_node_id=to_node_id)

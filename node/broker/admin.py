@@ -24,7 +24,7 @@ PRODUCER_IDS_SECONDS: Final = 10.0
 
 
 class AdminPath:
-    """Topics, metadata, producer ids, leadership."""
+    """Topics, metadata, producer ids."""
 
     def __init__(
         self,
@@ -234,35 +234,6 @@ class AdminPath:
                 self.init_producer(reply)
             else:
                 reply(client_pb2.InitProducerResponse(error=outcome))
-
-    # ---------------------------------------------------------------------------------------------------- leadership
-
-    def transfer_leadership(
-        self,
-        request: client_pb2.TransferLeadershipRequest,
-        reply: Callable[[client_pb2.TransferLeadershipResponse], None],
-    ) -> None:
-        """Begin to hand a partition's leadership to another replica. The answer says that it has begun."""
-        found = self._directory.find(b"", request.topic, request.partition)
-        if isinstance(found, client_pb2.Error):
-            reply(client_pb2.TransferLeadershipResponse(error=found))
-            return
-        replica = found.replica
-        if replica is None or not replica.leads:
-            reply(client_pb2.TransferLeadershipResponse(error=self._directory.not_leader(found)))
-            return
-        if request.to_node_id not in replica.voters:
-            error = make_error(
-                client_pb2.INVALID_REQUEST,
-                f"node {request.to_node_id} has no replica of topic {request.topic!r} partition {request.partition}",
-                hint=f"choose one of the nodes {', '.join(map(str, replica.voters))}",
-            )
-            reply(client_pb2.TransferLeadershipResponse(error=error))
-            return
-        if request.to_node_id != replica.node_id:
-            replica.raft.transfer_leadership(NodeId(request.to_node_id))
-            self._multi.touch(replica)
-        reply(client_pb2.TransferLeadershipResponse())
 
 
 def _preview(decision: internal_pb2.CreateTopic) -> client_pb2.TopicMetadata:

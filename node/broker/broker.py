@@ -27,6 +27,7 @@ from quorumlog.node.broker.reading import ColdReader, PartitionReader
 from quorumlog.node.broker.retention import Retention
 from quorumlog.node.broker.status import StatusPath
 from quorumlog.node.broker.subscribe import SubscribePath
+from quorumlog.node.broker.transfers import Transfers
 from quorumlog.node.clock import Clock
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.coordination.view import CoordinationView
@@ -159,6 +160,14 @@ class Broker:
             rng=rng,
             incarnation=opened.identity.incarnation,
         )
+        self.transfers = Transfers(
+            directory=self.directory,
+            multi=self.multi,
+            liveness=self.liveness,
+            clock=clock,
+            timers=timers,
+            election_timeout_seconds=config.election_ticks * config.tick_seconds,
+        )
         reader = PartitionReader(self.directory, cold_reader)
         self.fetching = FetchPath(reader, clock, timers)
         self.subscribing = SubscribePath(reader, clock, timers)
@@ -247,6 +256,7 @@ class Broker:
             self.fetching.on_progress(partitions)
             self.subscribing.on_progress(partitions)
             again = self.multi.pump() or again
+        self.transfers.check()
         self.outbox.flush()
         if self.multi.stalled and not self._retrying_write:
             self._retrying_write = True

@@ -54,6 +54,4 @@ class AdminService(ClientService, AdminServicer):
         self, request: client_pb2.TransferLeadershipRequest, context: Context
     ) -> client_pb2.TransferLeadershipResponse:
         """Move a partition's leadership."""
-        return await self.unary(
-            request, context, lambda broker, reply: broker.admin.transfer_leadership(request, reply)
-        )
+        return await self.unary(request, context, lambda broker, reply: broker.transfers.transfer(request, reply))

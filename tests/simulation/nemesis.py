@@ -158,7 +158,7 @@ class Nemesis:
         )
         for node in self.world.nodes.values():
             if node.broker is not None:
-                node.broker.admin.transfer_leadership(request, lambda response: None)
+                node.broker.transfers.transfer(request, lambda response: None)
                 node.pump()
 
     def recreate(self) -> None:

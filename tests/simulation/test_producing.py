@@ -174,7 +174,7 @@ def test_a_leader_that_hands_over_does_not_blame_a_batch_for_what_it_turned_away
     acked(world, produce(node, batch([b"x"])))
     assert node.broker is not None
     request = pb.TransferLeadershipRequest(topic="t", partition=0, to_node_id=target.node_id)
-    node.broker.admin.transfer_leadership(request, lambda response: None)
+    node.broker.transfers.transfer(request, lambda response: None)
     assert replica_of(node).raft.transferring_to == target.node_id
     first = answer(world, produce(node, batch([b"a"], producer_id=7), attempt=1))
     second = answer(world, produce(node, batch([b"b"], producer_id=7, sequence=1), attempt=1))
