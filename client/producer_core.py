@@ -66,11 +66,17 @@ class ProducerCore:
 
     # -- records in
 
-    def limit_topic(self, topic: str, size_bytes_max: int) -> None:
-        """Take over the topic's own limit of a batch. Records are still sent where it may have been raised since; the
-        leader decides."""
+    def limit_topic(self, topic: str, size_bytes_max: int | None) -> None:
+        """Take over the topic's own limit of a batch, None where it has none. Records are still sent where it may have
+        been raised since; the leader decides."""
         with self.lock:
-            self._size_limits[topic] = size_bytes_max
+            if size_bytes_max is None:
+                self._size_limits.pop(topic, None)
+            else:
+                self._size_limits[topic] = size_bytes_max
+            for (name, _), sender in self._senders.items():
+                if name == topic:
+                    sender.batch_size_max = math.inf if size_bytes_max is None else size_bytes_max
 
     def record_size_max(self, topic: str) -> int:
         """Return the size in bytes beyond which a record is not even tried."""

@@ -83,13 +83,24 @@ def plan_chunks(
 
     Raises:
         InvalidRequest: the columns have different lengths, or hold something else than bytes.
-        RecordTooLarge: a record is over `record_bytes_max`. Nothing has been yielded then.
+        RecordTooLarge: a record is over `record_bytes_max`.
     """
     if keys is not None and len(keys) != len(values):
         raise InvalidRequest(f"{len(keys)} keys for {len(values)} values", hint="give one key per value")
     sizes = _sizes(values, keys)
     if sizes and max(sizes) > record_bytes_max:
         raise too_large(topic, max(sizes), record_bytes_max)
+    return _chunks(values, keys, partition, partitioner, sizes, chunk_bytes)
+
+
+def _chunks(
+    values: Column,
+    keys: Column | None,
+    partition: int | None,
+    partitioner: StickyPartitioner,
+    sizes: list[int],
+    chunk_bytes: int,
+) -> Iterator[Chunk]:
     if partition is not None or keys is None:
         for start, stop, size in _cut(sizes, chunk_bytes):
             number = partition if partition is not None else partitioner.turn()

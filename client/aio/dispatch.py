@@ -54,7 +54,9 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._pump)
 
     async def room(self) -> None:
-        """Wait until records have left the buffer."""
+        """Wait until records have left the buffer; not at all where none are in it."""
+        if not self._core.unsettled:
+            return
         self._room.clear()
         self.wake()
         await self._room.wait()

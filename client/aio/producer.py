@@ -1,17 +1,27 @@
 """The producer's face in asyncio."""
 
 import asyncio
+import contextlib
+import math
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from quorumlog.aio.channels import Connection
-from quorumlog.aio.cluster import Cluster, Deadline
+from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster, Deadline
 from quorumlog.aio.dispatch import Dispatcher
 from quorumlog.clock import monotonic, wall_ms
 from quorumlog.durations import Timeout, When, limit, timestamp_ms
-from quorumlog.errors import Closed, DeliveryFailed, InvalidRequest, TimedOut, UnknownPartition
+from quorumlog.errors import (
+    Closed,
+    DeliveryFailed,
+    InvalidRequest,
+    QuorumlogError,
+    RecordTooLarge,
+    TimedOut,
+    UnknownPartition,
+)
 from quorumlog.futures import BatchCompletion, BulkFuture, SendFuture
 from quorumlog.partitioner import StickyPartitioner
 from quorumlog.process import PROCESS, check_process
@@ -19,16 +29,28 @@ from quorumlog.producer_core import ProducerCore, ProducerSettings
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.send_plan import Chunk, Column, HeadersLike, check_record, headers_of, plan_chunks
 
+# A limit that refuses records is asked for again at most this often: not for every record.
+LIMIT_SECONDS = 1.0
+
 
 class _Route:
     """What sending to one topic needs at hand."""
 
-    __slots__ = ("partitioner", "sticky_bytes", "topic_id")
+    __slots__ = ("limit_asked_at", "limit_doubted", "partitioner", "sticky_bytes", "topic_id")
 
     def __init__(self, topic_id: bytes, partitioner: StickyPartitioner) -> None:
         self.topic_id = topic_id
         self.partitioner = partitioner
         self.sticky_bytes = 0
+        self.limit_doubted = False
+        self.limit_asked_at = -math.inf
+
+    def doubt_limit(self) -> bool:
+        """Doubt the limit that refuses a record: it may have been raised. False where it was asked for just before."""
+        if monotonic() - self.limit_asked_at < LIMIT_SECONDS:
+            return False
+        self.limit_doubted = True
+        return True
 
 
 class Producer:
@@ -115,7 +137,12 @@ class Producer:
                 route.partitioner.turn()
         stamp = wall_ms() if timestamp is None else timestamp_ms("timestamp", timestamp)
         pairs = headers_of(headers) if headers is not None else ()
-        future = core.append(topic, route.topic_id, partition, value, key, pairs, stamp, monotonic())
+        try:
+            future = core.append(topic, route.topic_id, partition, value, key, pairs, stamp, monotonic())
+        except RecordTooLarge:
+            if route.doubt_limit():
+                return None
+            raise
         dispatcher.wake()
         return future
 
@@ -156,22 +183,28 @@ class Producer:
     def try_plan(
         self, topic: str, values: Column, keys: Column | None, partition: int | None
     ) -> Iterator[Chunk] | None:
-        """Cut columns into chunks for `try_extend`; None while the topic is not known. Safe to call from any thread."""
+        """Cut columns into chunks for `try_extend`; None while the topic or its present limit is not known. Safe to
+        call from any thread."""
         route, core = self._routes.get(topic), self._core
         if route is None or core is None:
             self._check_usable()
             return None
         if partition is not None:
             _check_partition(topic, route, partition)
-        return plan_chunks(
-            topic,
-            values,
-            keys,
-            partition,
-            route.partitioner,
-            chunk_bytes=core.bulk_batch_size(topic),
-            record_bytes_max=core.record_size_max(topic),
-        )
+        try:
+            return plan_chunks(
+                topic,
+                values,
+                keys,
+                partition,
+                route.partitioner,
+                chunk_bytes=core.bulk_batch_size(topic),
+                record_bytes_max=core.record_size_max(topic),
+            )
+        except RecordTooLarge:
+            if route.doubt_limit():
+                return None
+            raise
 
     def try_extend(self, topic: str, chunk: Chunk, timestamp: When | None) -> tuple[BatchCompletion, int, int] | None:
         """Put one chunk into the buffer; None if that has no room. Safe to call from any thread."""
@@ -191,12 +224,17 @@ class Producer:
     # -- waiting
 
     async def ready(self, topic: str, deadline: Deadline) -> None:
-        """Wait until trying again makes sense: the topic is known, or records have left the full buffer.
+        """Wait until trying again makes sense: the topic and its limit are known, or records have left the full
+        buffer.
 
         Raises:
             TimedOut: not before `deadline`; other errors as the cluster says.
         """
         self._check_usable()
+        route = self._routes.get(topic)
+        if route is not None and route.limit_doubted:
+            await self._ask_for_limit(topic, route, deadline)
+            return
         if deadline.passed and topic in self._routes:
             raise TimedOut(
                 f"no room for topic {topic} within {deadline.timeout} s: {self._settings.buffer_memory} bytes are "
@@ -208,8 +246,7 @@ class Producer:
                 self._core = await self._open(deadline)
             if topic not in self._routes:
                 known = await self._cluster.topic(topic, deadline.left())
-                if known.max_message_bytes is not None:
-                    self._core.limit_topic(topic, known.max_message_bytes)
+                self._core.limit_topic(topic, known.max_message_bytes)
                 partitioner = StickyPartitioner(len(known.leaders), self._cluster.rng)
                 self._routes[topic] = _Route(known.topic_id, partitioner)
                 return
@@ -218,6 +255,15 @@ class Producer:
             await asyncio.wait_for(self._dispatcher.room(), deadline.left())
         except TimeoutError:
             return  # tried again, and then found to be too late
+
+    async def _ask_for_limit(self, topic: str, route: _Route, deadline: Deadline) -> None:
+        route.limit_doubted = False
+        with contextlib.suppress(QuorumlogError):  # then what was known before decides
+            await self._cluster.refresh([topic], deadline.remaining(ATTEMPT_SECONDS))
+        route.limit_asked_at = monotonic()
+        known = self._cluster.cache.topics.get(topic)
+        if known is not None and self._core is not None:
+            self._core.limit_topic(topic, known.max_message_bytes)
 
     async def _open(self, deadline: Deadline) -> ProducerCore:
         async def call(connection: Connection, seconds: float) -> pb.InitProducerResponse:

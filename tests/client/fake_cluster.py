@@ -48,6 +48,8 @@ class FakeCluster:
         self.hold_topics: asyncio.Event | None = None
         self.break_streams = 0
         self.refuse: Callable[[pb.PartitionBatch], pb.Error | None] = lambda batch: None
+        self.limits: dict[str, int] = {}
+        self.questions = 0
         self.refuse_changes: pb.Error | None = None
         self.requests: list[list[int]] = []
         self.pongs = 0
@@ -171,6 +173,7 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
     async def Metadata(self, request: pb.MetadataRequest, context: Any) -> pb.MetadataResponse:
         cluster = self.cluster
         names = [] if request.no_topics else list(request.topics) or list(cluster.topics)
+        cluster.questions += bool(names)
         if names and cluster.hold_topics is not None:
             await cluster.hold_topics.wait()
         nodes = [pb.NodeInfo(node_id=n + 1, address=a, up=True) for n, a in enumerate(cluster.addresses)]
@@ -186,6 +189,7 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
         return pb.TopicMetadata(
             name=name,
             topic_id=partitions[0].topic_id,
+            configs={"max.message.bytes": str(self.cluster.limits[name])} if name in self.cluster.limits else None,
             partitions=[
                 pb.PartitionMetadata(
                     partition=p.number,

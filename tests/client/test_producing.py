@@ -120,6 +120,30 @@ def test_an_unknown_partition_and_text_are_refused_at_once(cluster: FakeCluster)
     assert cluster.values("orders") == []
 
 
+def test_a_limit_raised_under_a_producer_is_noticed(cluster: FakeCluster) -> None:
+    for topic in ("one", "many"):
+        cluster.create(topic, 1)
+    large = b"x" * (3 << 20)
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+        for topic in ("one", "many"):
+            producer.send(topic, b"first").result(10)
+            cluster.limits[topic] = 4 << 20
+        assert producer.send("one", large).result(10).offset == 1
+        assert [part.base_offset for part in producer.send_many("many", [b"small", large]).result(10)] == [1, 2]
+
+
+def test_a_limit_that_stands_is_not_asked_for_with_every_record_it_refuses(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    cluster.limits["orders"] = 4096
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+        producer.send("orders", b"first").result(10)
+        before = cluster.questions
+        for _ in range(100):
+            with pytest.raises(quorumlog.RecordTooLarge, match="over the limit of 1048576 bytes"):
+                producer.send("orders", b"x" * (1 << 21))
+        assert before < cluster.questions < before + 50
+
+
 def test_flush_raises_for_what_was_not_delivered(cluster: FakeCluster) -> None:
     cluster.create("orders", 1)
     cluster.refuse = lambda part: make_error(pb.RECORD_TOO_LARGE, "orders takes at most 10 bytes")

@@ -37,6 +37,17 @@ def test_a_limit_lowered_under_a_producer_splits_what_it_sends(shared: LocalClus
         assert log_of(client, "lowered") == [b"first", *VALUES]
 
 
+def test_a_limit_raised_under_a_producer_lets_larger_records_through(shared: LocalCluster) -> None:
+    shared.create_topic("raised")
+    large = bytes(2 << 20)
+    with quorumlog.connect(shared.bootstrap) as client:
+        with client.producer() as producer:
+            producer.send("raised", b"first").result(30)
+            client.topics.alter("raised", set={"max.message.bytes": str(3 << 20)})
+            assert producer.send("raised", large).result(30).offset == 1
+        assert log_of(client, "raised") == [b"first", large]
+
+
 def test_one_record_over_the_limit_fails_alone_and_is_named_with_the_limit(shared: LocalCluster) -> None:
     shared.create_topic("one-too-large", configs={"max.message.bytes": str(LIMIT)})
     with quorumlog.connect(shared.bootstrap) as client:
