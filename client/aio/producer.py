@@ -85,6 +85,8 @@ class Producer:
     ) -> SendFuture:
         """Put one record into the buffer and return its future; waits while the buffer is full.
 
+        Nothing is sent until this is awaited; Python warns of the line that forgets it, and type checkers refuse it.
+
         Args:
             topic: where to.
             value: the payload; None is a tombstone.

@@ -251,6 +251,19 @@ def test_a_future_tells_its_callback_and_can_be_awaited(cluster: FakeCluster) ->
     asyncio.run(send())
 
 
+def test_a_send_that_is_not_awaited_is_warned_about_with_its_line(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+
+    async def forget() -> None:
+        async with quorumlog.aio.connect(cluster.bootstrap) as client, client.producer() as producer:
+            with pytest.warns(RuntimeWarning, match=r"'Producer\.send' was never awaited") as caught:
+                producer.send("orders", b"v")  # type: ignore[unused-coroutine] # what is tested
+            assert caught[0].filename == __file__
+
+    asyncio.run(forget())
+    assert cluster.values("orders") == []
+
+
 def test_a_closed_producer_says_so(cluster: FakeCluster) -> None:
     cluster.create("orders", 1)
     with quorumlog.connect(cluster.bootstrap) as client:
