@@ -56,6 +56,9 @@ class Ended:
     error: QuorumlogError
 
 
+Positions: TypeAlias = Mapping[TopicPartition, tuple[bytes, Offset]]
+"""Per partition the id of the topic that was consumed, and the next offset of it."""
+
 Event: TypeAlias = Assigned | Revoked | Lost | Committed | Ended
 
 
@@ -91,12 +94,15 @@ class Member:
         """What it works on; without what it is giving back."""
         return frozenset(self._owned)
 
+    def owns(self, tp: TopicPartition, topic_id: bytes) -> bool:
+        """Whether it works on a partition of this very topic, not of one that had its name before."""
+        return self._owned.get(tp) == topic_id
+
     # -- the session
 
-    def connected(self, now: float) -> None:
+    def connected(self) -> None:
         """A stream to the coordinator is open: join, or come back."""
         self.joined = False
-        self._heard_at = now
         timeout_ms = 0 if self._asked_timeout is None else max(1, round(self._asked_timeout * 1000))
         join = pb.GroupJoin(
             group=self.group,
@@ -118,8 +124,11 @@ class Member:
 
     def received(self, response: pb.GroupResponse, now: float) -> list[Event]:
         """Take over what the coordinator says and return what follows from it."""
-        self._heard_at = now
         kind = response.WhichOneof("message")
+        if (
+            kind != "error"
+        ):  # anybody may answer with that; only the rest shows that the coordinator counts on this member
+            self._heard_at = now
         if kind == "ping":
             self.outbox.append(pb.GroupRequest(pong=response.ping))
         elif kind == "joined":
@@ -141,11 +150,6 @@ class Member:
         if now - self._heard_at <= self.session_timeout or not (self._owned or self._releasing):
             return []
         return self._lose_all()
-
-    @property
-    def expires_at(self) -> float:
-        """When `expire` is to be called, in monotonic seconds."""
-        return self._heard_at + self.session_timeout
 
     def _lose_all(self) -> list[Event]:
         lost = tuple(self._owned | self._releasing)
@@ -208,13 +212,12 @@ class Member:
 
     # -- commits and releases
 
-    def commit(self, offsets: Mapping[TopicPartition, Offset]) -> int | None:
+    def commit(self, positions: Positions) -> int | None:
         """Commit positions of partitions it still holds; returns the commit's id, None if there is nothing to
-        commit."""
+        commit. What was consumed of a topic that was deleted meanwhile is no position in its successor."""
         entries = []
-        for tp, position in offsets.items():
-            topic_id = self._owned.get(tp) or self._releasing.get(tp)
-            if topic_id is not None:
+        for tp, (topic_id, position) in positions.items():
+            if topic_id == (self._owned.get(tp) or self._releasing.get(tp)):
                 entries.append(
                     pb.OffsetAndEpoch(
                         partition=_wire(tp, topic_id), offset=position.offset, leader_epoch=position.leader_epoch

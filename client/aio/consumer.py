@@ -195,7 +195,9 @@ class Consumer:
             if deadline.passed:
                 return None
             try:
-                await asyncio.wait_for(fetcher.news.wait(), deadline.left())
+                # wait_for would swallow a cancellation that comes together with the news, in Python 3.11.
+                async with asyncio.timeout(deadline.left()):
+                    await fetcher.news.wait()
             except TimeoutError:
                 return None
             self._check_usable()

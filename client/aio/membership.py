@@ -1,7 +1,7 @@
 """Carries a group member's session: finds the coordinator, keeps the stream, and runs what its events ask for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from grpc import aio
@@ -13,7 +13,7 @@ from quorumlog.clock import monotonic
 from quorumlog.cursor import Cursor, Mark
 from quorumlog.errors import Fatal, NotCoordinator, QuorumlogError, TimedOut, from_wire
 from quorumlog.fetching import FetchCore
-from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Revoked
+from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Positions, Revoked
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.records import Offset, Record, TopicPartition
 
@@ -114,7 +114,7 @@ class Membership:
         address = self._coordinator
         connection = await self._cluster.pool.get(address, ATTEMPT_SECONDS)
         call = connection.groups.GroupSession()
-        self._member.connected(monotonic())
+        self._member.connected()
         self._out.set()
         writer = asyncio.ensure_future(self._write(call))
         try:
@@ -133,7 +133,8 @@ class Membership:
             # of one without any, there is still time to come back to a new coordinator before it gives up on this
             # member.
             try:
-                response = await asyncio.wait_for(call.read(), self._member.session_timeout * SILENCE_SHARE)
+                async with asyncio.timeout(self._member.session_timeout * SILENCE_SHARE):
+                    response = await call.read()
             except TimeoutError:
                 raise TimedOut(f"the coordinator {address} has fallen silent", hint="it may be paused") from None
             if response is aio.EOF:
@@ -147,7 +148,7 @@ class Membership:
                 if isinstance(event, Committed):
                     self._committed(event)
                 else:
-                    await self._events.put(event)
+                    await self._enqueue(event)
             if self._member.joined:
                 self._joined.set()
             if self._member.outbox:
@@ -169,11 +170,17 @@ class Membership:
         while True:
             await asyncio.sleep(min(COMMIT_SECONDS, self._member.session_timeout / 4))
             for event in self._member.expire(monotonic()):
-                await self._events.put(event)
+                await self._enqueue(event)
             if self._auto_commit:
                 self._send_commit(self._to_commit(self._fetch.cursors.values()))
 
     # -- partitions
+
+    async def _enqueue(self, event: Event) -> None:
+        if isinstance(event, Lost):
+            # At once, though the event waits for its turn: nothing more of them is handed out or committed.
+            self._drop(event.partitions)
+        await self._events.put(event)
 
     async def _work(self) -> None:
         """Take events one after the other: an assignment is understood only after the revocation before it."""
@@ -193,7 +200,7 @@ class Membership:
     async def _assign(self, event: Assigned) -> None:
         taken = set()
         for tp, (topic_id, position) in event.partitions.items():
-            if tp in self._member.owned and tp not in self._fetch.cursors:
+            if self._member.owns(tp, topic_id) and tp not in self._fetch.cursors:
                 cursor = self._fetch.add(tp, topic_id, position)
                 cursor.committed = position.offset if position is not None else -1
                 taken.add(tp)
@@ -221,11 +228,15 @@ class Membership:
         self._member.release(partitions)
         self._out.set()
 
-    async def _lose(self, partitions: tuple[TopicPartition, ...]) -> None:
+    def _drop(self, partitions: tuple[TopicPartition, ...]) -> None:
         for tp in partitions:
             self._fetch.remove(tp)
             self._draining.pop(tp, None)
             self._told.pop(tp, None)
+        self._handed_back.set()  # a revocation waits for these no longer
+
+    async def _lose(self, partitions: tuple[TopicPartition, ...]) -> None:
+        self._drop(partitions)  # an assignment from before the loss may have been worked off since
         if self._on_lost is not None:
             await self._on_lost(set(partitions))
 
@@ -235,19 +246,19 @@ class Membership:
 
     # -- commits
 
-    def _to_commit(self, cursors: Iterable[Cursor]) -> dict[TopicPartition, Offset]:
-        offsets = {}
+    def _to_commit(self, cursors: Iterable[Cursor]) -> dict[TopicPartition, tuple[bytes, Offset]]:
+        positions = {}
         for cursor in cursors:
             if self._auto_commit:
-                position = _after(cursor.done)
+                position = _after(cursor.done) or _looked_up(cursor)
             else:
                 position = self._told.get(cursor.tp)
             if position is not None and position.offset != cursor.committed:
-                offsets[cursor.tp] = position
-        return offsets
+                positions[cursor.tp] = cursor.topic_id, position
+        return positions
 
-    def _send_commit(self, offsets: Mapping[TopicPartition, Offset]) -> "asyncio.Future[Committed] | None":
-        commit_id = self._member.commit(offsets) if offsets else None
+    def _send_commit(self, positions: Positions) -> "asyncio.Future[Committed] | None":
+        commit_id = self._member.commit(positions) if positions else None
         if commit_id is None:
             return None
         self._out.set()
@@ -264,8 +275,8 @@ class Membership:
         if answer is not None and not answer.done():
             answer.set_result(event)
 
-    async def _commit_and_wait(self, offsets: dict[TopicPartition, Offset]) -> None:
-        answer = self._send_commit(offsets)
+    async def _commit_and_wait(self, positions: Positions) -> None:
+        answer = self._send_commit(positions)
         if answer is not None:
             await asyncio.wait([answer], timeout=_COMMIT_ANSWER_SECONDS)
 
@@ -334,6 +345,14 @@ class Membership:
 
 def _after(record: Record | Mark | None) -> Offset | None:
     return None if record is None else Offset(record.offset + 1, record.leader_epoch)
+
+
+def _looked_up(cursor: Cursor) -> Offset | None:
+    """Where a partition is read from that has no committed offset, unless that is its beginning: whoever comes after
+    this member must not look up another end, or skip what was appended in between."""
+    if cursor.start in (None, "earliest") or not cursor.resolved:
+        return None
+    return Offset(cursor.position)
 
 
 def _callback_failed(error: Exception) -> QuorumlogError:

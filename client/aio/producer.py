@@ -254,7 +254,8 @@ class Producer:
                 return
         assert self._dispatcher is not None
         try:
-            await asyncio.wait_for(self._dispatcher.room(), deadline.left())
+            async with asyncio.timeout(deadline.left()):
+                await self._dispatcher.room()
         except TimeoutError:
             return  # tried again, and then found to be too late
 
@@ -298,7 +299,8 @@ class Producer:
             for batch in core.unsettled_batches():
                 dispatcher.wake()
                 try:
-                    await asyncio.wait_for(batch.wait_async(), deadline.left())
+                    async with asyncio.timeout(deadline.left()):
+                        await batch.wait_async()
                 except TimeoutError:
                     raise TimedOut(
                         f"records were not acknowledged within {deadline.timeout} s",

@@ -100,6 +100,19 @@ class FakeCluster:
         ]
         return self.topics[name]
 
+    def recreate(self, topic: str, group: str) -> None:
+        """Delete a topic and create it again, and let the group's members hear of it."""
+
+        def recreate() -> None:
+            self.topics[topic] = [
+                ModelPartition(topic, b"again".ljust(16, b"0"), old.number, old.leader, leader_id=old.leader_id)
+                for old in self.topics[topic]
+            ]
+            self.groups[group].committed.clear()
+            self.rebalance(self.groups[group], sorted(self.topics))
+
+        self.loop.call_soon_threadsafe(recreate)
+
     def wake(self) -> None:
         """Let long polls look again."""
 

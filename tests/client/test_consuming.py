@@ -192,6 +192,44 @@ def test_only_what_is_done_is_committed(cluster: FakeCluster) -> None:
         assert cluster.groups["billing"].committed == {("orders", 0): (9, 1)}
 
 
+def test_the_end_that_a_group_begins_at_is_committed_before_any_record(cluster: FakeCluster) -> None:
+    fill(cluster, "orders", 1, 5)
+    with quorumlog.connect(cluster.bootstrap) as client:
+        with client.consumer("orders", group="g", start="latest") as consumer:
+            assert consumer.poll(timeout=0.5) == []
+        with client.producer() as producer:
+            producer.send("orders", b"in between")
+        with client.consumer("orders", group="g", start="latest") as consumer:
+            assert [record.value for record in consumer.poll(timeout=10.0)] == [b"in between"]
+
+
+def test_a_lost_partition_is_dropped_though_its_callback_waits_for_its_turn(cluster: FakeCluster) -> None:
+    fill(cluster, "orders", 1, 5)
+    fill(cluster, "other", 1, 0)
+
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def on_lost(partitions: set[TopicPartition]) -> None:
+            await go_on.wait()
+
+        async with (
+            quorumlog.aio.connect(cluster.bootstrap) as client,
+            client.consumer("orders", "other", group="g", on_lost=on_lost) as consumer,
+        ):
+            assert await consumer.poll(timeout=10.0)
+            cluster.recreate("other", "g")
+            cluster.recreate("orders", "g")
+            async with asyncio.timeout(10):
+                while consumer.assignment():
+                    await asyncio.sleep(0.001)
+            await consumer.commit()
+            assert cluster.groups["g"].commits == []
+            go_on.set()
+
+    asyncio.run(scenario())
+
+
 def test_manual_commits_only_what_it_is_told(cluster: FakeCluster) -> None:
     fill(cluster, "orders", 1, 100)
     with quorumlog.connect(cluster.bootstrap) as client:
@@ -330,6 +368,34 @@ def test_asyncio_reads_the_same(cluster: FakeCluster) -> None:
                 assert await consumer.poll(timeout=0) == []
 
     asyncio.run(read())
+
+
+def test_a_wait_cancelled_in_the_turn_of_the_news_leaves_the_records_to_the_next(cluster: FakeCluster) -> None:
+    fill(cluster, "orders", 1, 0)
+
+    async def scenario() -> None:
+        async with (
+            quorumlog.aio.connect(cluster.bootstrap) as client,
+            client.consumer("orders", max_wait=0.2) as consumer,
+            client.producer() as producer,
+        ):
+            assert await consumer.poll(timeout=0.5) == []
+            assert consumer._fetcher is not None
+            waiting = asyncio.create_task(consumer.poll(timeout=30.0))
+            news, buffered = consumer._fetcher.news.set, consumer._core.cursors.values()
+
+            def set_and_cancel() -> None:
+                news()
+                if any(cursor.buffered for cursor in buffered):
+                    waiting.cancel()
+
+            consumer._fetcher.news.set = set_and_cancel  # type: ignore[method-assign]
+            await (await producer.send("orders", b"first"))
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert [record.value for record in await consumer.poll(timeout=10.0)] == [b"first"]
+
+    asyncio.run(scenario())
 
 
 def test_records_whose_wait_was_interrupted_are_handed_out_by_the_next(cluster: FakeCluster) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Revoked
+from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Positions, Revoked
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import make_error
 from quorumlog.records import Offset, TopicPartition
@@ -30,10 +30,14 @@ def assign(
     return member.received(pb.GroupResponse(assignment=message), 1.0)
 
 
+def positions(offsets: dict[int, Offset], topic_id: bytes = TOPIC_ID) -> Positions:
+    return {tp(number): (topic_id, offset) for number, offset in offsets.items()}
+
+
 @pytest.fixture
 def member() -> Member:
     member = Member("billing", ["orders"], "test", None)
-    member.connected(0.0)
+    member.connected()
     joined = pb.GroupJoined(member_id="m1", member_epoch=1, session_timeout_ms=10_000)
     member.received(pb.GroupResponse(joined=joined), 0.0)
     member.outbox.clear()
@@ -42,7 +46,7 @@ def member() -> Member:
 
 def test_joining_names_group_topics_and_mode() -> None:
     member = Member("billing", ["b", "a"], "test", 7.5)
-    member.connected(0.0)
+    member.connected()
     (request,) = member.outbox
     assert (request.join.group, list(request.join.topics), request.join.mode) == ("billing", ["a", "b"], pb.STREAM)
     assert request.join.session_timeout_ms == 7500
@@ -81,9 +85,9 @@ def test_a_release_comes_only_when_told_and_under_the_present_epoch(member: Memb
 def test_a_revoked_partition_can_be_committed_until_it_is_released(member: Member) -> None:
     assign(member, 2, {0: -1})
     assign(member, 3, {}, revoked=(0,))
-    assert member.commit({tp(0): Offset(5, 2)}) == 1
+    assert member.commit(positions({0: Offset(5, 2)})) == 1
     member.release([tp(0)])
-    assert member.commit({tp(0): Offset(6, 2)}) is None
+    assert member.commit(positions({0: Offset(6, 2)})) is None
 
 
 def test_what_is_revoked_but_unknown_is_given_back_at_once(member: Member) -> None:
@@ -103,6 +107,15 @@ def test_a_topic_created_again_is_another_one(member: Member) -> None:
     assert assign(member, 3, {0: -1}, topic_id=again) == [Lost((tp(0),)), Assigned({tp(0): (again, None)})]
 
 
+def test_what_was_consumed_of_a_deleted_topic_is_no_position_in_the_one_that_has_its_name(member: Member) -> None:
+    assign(member, 2, {0: 50})
+    again = b"u" * 16
+    assign(member, 3, {0: -1}, topic_id=again)
+    assert not member.owns(tp(0), TOPIC_ID)
+    assert member.commit(positions({0: Offset(160)})) is None
+    assert member.commit(positions({0: Offset(1)}, again)) == 1
+
+
 def test_an_assignment_of_an_older_epoch_is_ignored(member: Member) -> None:
     assign(member, 5, {0: -1})
     assert assign(member, 4, {}) == []
@@ -111,7 +124,7 @@ def test_an_assignment_of_an_older_epoch_is_ignored(member: Member) -> None:
 
 def test_a_commit_carries_epochs_and_its_answer_names_what_was_refused(member: Member) -> None:
     assign(member, 2, {0: -1, 1: -1})
-    assert member.commit({tp(0): Offset(5, 3), tp(1): Offset(8), tp(7): Offset(1)}) == 1
+    assert member.commit(positions({0: Offset(5, 3), 1: Offset(8), 7: Offset(1)})) == 1
     (request,) = member.outbox
     assert request.commit.member_epoch == 2
     assert [(e.partition.partition, e.offset) for e in request.commit.offsets] == [(0, 5), (1, 8)]
@@ -131,8 +144,8 @@ def test_a_lost_stream_is_no_lost_membership(member: Member) -> None:
     assign(member, 2, {0: -1, 1: -1})
     assign(member, 3, {0: -1}, revoked=(1,))
     member.disconnected()
-    assert member.commit({tp(0): Offset(5)}) is None
-    member.connected(3.0)
+    assert member.commit(positions({0: Offset(5)})) is None
+    member.connected()
     (request,) = member.outbox
     assert (request.join.member_id, request.join.member_epoch) == ("m1", 3)
     assert list(request.join.owned) == [wire(0), wire(1)]
@@ -145,13 +158,22 @@ def test_silence_for_a_session_timeout_loses_everything(member: Member) -> None:
     assert member.expire(20.0) == []
 
 
+def test_refusals_and_new_streams_are_no_sign_of_life_of_the_coordinator(member: Member) -> None:
+    assign(member, 2, {0: -1})
+    for _ in range(20):
+        member.disconnected()
+        member.connected()
+        member.received(pb.GroupResponse(error=make_error(pb.NOT_COORDINATOR, "not me")), 11.0)
+    assert member.expire(11.1) == [Lost((tp(0),))]
+
+
 def test_a_removed_member_joins_as_a_new_one(member: Member) -> None:
     assign(member, 2, {0: -1})
     removed = pb.GroupResponse(error=make_error(pb.UNKNOWN_MEMBER, "removed"))
     lost, ended = member.received(removed, 2.0)
     assert lost == Lost((tp(0),))
     assert isinstance(ended, Ended)
-    member.connected(3.0)
+    member.connected()
     assert (member.outbox[0].join.member_id, list(member.outbox[0].join.owned)) == ("", [])
 
 

@@ -137,7 +137,7 @@ class SimMember:
             lambda: self._ended(stream, ""),
         )
         self._heard_at = self.world.clock.now()
-        self.member.connected(self._heard_at)
+        self.member.connected()
         self._flush()
 
     def _received(self, stream: GroupStream, response: pb.GroupResponse) -> None:
@@ -199,7 +199,7 @@ class SimMember:
 
     def _assign(self, event: Assigned) -> None:
         for tp, (topic_id, position) in event.partitions.items():
-            if tp in self.member.owned and tp not in self.core.cursors:
+            if self.member.owns(tp, topic_id) and tp not in self.core.cursors:
                 cursor = self.core.add(tp, topic_id, position)
                 cursor.committed = position.offset if position is not None else -1
                 self._stint += 1
@@ -254,14 +254,14 @@ class SimMember:
         self._work()
 
     def _commit(self, cursors: list[Cursor]) -> int | None:
-        offsets = {}
+        positions = {}
         for cursor in cursors:
             done = cursor.done
             if done is not None and done.offset + 1 != cursor.committed:
-                offsets[cursor.tp] = Offset(done.offset + 1, done.leader_epoch)
-        if not offsets:
+                positions[cursor.tp] = cursor.topic_id, Offset(done.offset + 1, done.leader_epoch)
+        if not positions:
             return None
-        commit_id = self.member.commit(offsets)
+        commit_id = self.member.commit(positions)
         self._flush()
         return commit_id
 

@@ -1,0 +1,89 @@
+"""Completions among callbacks that raise, and in a forked child."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+import quorumlog
+from quorumlog.futures import BatchCompletion, SendFuture
+from tests.client.fake_cluster import FakeCluster
+
+
+def finished(batch: BatchCompletion) -> BatchCompletion:
+    batch.timestamps_ms = [1500]
+    batch.base_offset = 7
+    batch.finish()
+    return batch
+
+
+def broken(future: SendFuture) -> None:
+    raise ZeroDivisionError("in the callback")
+
+
+def test_a_callback_that_raises_is_logged_and_keeps_nobody_from_waking(caplog: pytest.LogCaptureFixture) -> None:
+    batch = BatchCompletion("orders", 0)
+    future = SendFuture(batch, 0)
+    told = []
+    future.add_done_callback(broken)
+    future.add_done_callback(lambda done: told.append(done.result().offset))
+    finished(batch)
+    assert told == [7]
+    (entry,) = caplog.records
+    assert (entry.name, entry.levelno) == ("quorumlog", logging.ERROR)
+    assert "a done callback raised" in entry.message
+    assert entry.exc_info is not None
+    assert entry.exc_info[0] is ZeroDivisionError
+
+
+def test_a_callback_that_raises_at_once_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    SendFuture(finished(BatchCompletion("orders", 0)), 0).add_done_callback(broken)
+    assert "ZeroDivisionError: in the callback" in caplog.text
+
+
+def test_flush_returns_after_a_callback_that_raised(cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
+    cluster.create("orders", 1)
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+        released = threading.Event()
+        first = producer.send("orders", b"first")
+        first.add_done_callback(lambda done: released.wait(20))  # holds the loop until all of this is registered
+        second = producer.send("orders", b"second")
+        second.add_done_callback(broken)
+        woken = threading.Event()
+        second.add_done_callback(lambda done: woken.set())
+        released.set()
+        assert woken.wait(20)
+        producer.flush(timeout=20)
+        assert (first.result(20).offset, second.result(20).offset) == (0, 1)
+    assert "ZeroDivisionError: in the callback" in caplog.text
+
+
+def test_a_child_forked_in_the_middle_of_a_completion_can_complete_its_own() -> None:
+    program = textwrap.dedent("""
+        import os, signal, threading
+        from quorumlog import futures
+        from quorumlog.pending import PendingBatch
+
+        held, forked = threading.Event(), threading.Event()
+
+        def complete():
+            with futures._LOCK:
+                held.set()
+                forked.wait()
+
+        threading.Thread(target=complete).start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(2)
+            PendingBatch("orders", 0, 0.0, 1.0).complete(0)
+            os._exit(0)
+        forked.set()
+        _, status = os.waitpid(child, 0)
+        raise SystemExit(abs(os.waitstatus_to_exitcode(status)))
+    """)
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == os.EX_OK
