@@ -5,6 +5,8 @@ known of its batch as a whole, so that is where it is kept, and where threads an
 """
 
 import asyncio
+import logging
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -15,6 +17,17 @@ from quorumlog.records import AppendedRange, RecordMetadata
 # Guards the hand-over between "not done yet, so I wait" and "done, so I wake": held for a few instructions only, and
 # never by two batches' worth of work, so one lock for all is not contended.
 _LOCK = threading.Lock()
+
+_log = logging.getLogger("quorumlog")
+
+
+def _forked() -> None:
+    # Another thread of the parent may have held it; that thread is not there to let go of it.
+    global _LOCK  # noqa: PLW0603 - whoever completes something looks it up anew
+    _LOCK = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Completion:
@@ -36,15 +49,15 @@ class Completion:
         return self._done
 
     def on_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once it is done: now if it is already, otherwise from the thread that finishes it. It must
-        not raise."""
+        """Call `callback` once it is done: now if it is already, otherwise from the thread that finishes it. What it
+        raises is logged."""
         with _LOCK:
             if not self._done:
                 if self._callbacks is None:
                     self._callbacks = []
                 self._callbacks.append(callback)
                 return
-        callback()
+        _call(callback)
 
     def finish(self, error: QuorumlogError | None = None) -> None:
         """Mark it done and wake everybody. Once only."""
@@ -55,7 +68,7 @@ class Completion:
             callbacks, self._callbacks = self._callbacks, None
         if callbacks:
             for callback in callbacks:
-                callback()
+                _call(callback)
 
     def wait(self, timeout: float | None, what: str) -> None:
         """Block this thread until it is done. A signal handler that raises (Ctrl-C) ends the wait.
@@ -94,6 +107,13 @@ class Completion:
 
         self.on_done(wake_from_any_thread)
         await waiter
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - logged, as concurrent.futures does it: whoever else waits is none of its business
+        _log.exception("a done callback raised")
 
 
 class BatchCompletion(Completion):
@@ -168,7 +188,7 @@ class SendFuture:
         return batch.error
 
     def add_done_callback(self, callback: Callable[["SendFuture"], None]) -> None:
-        """Call `callback(self)` when done, from the client's own thread; it must be quick and must not raise."""
+        """Call `callback(self)` when done, from the client's own thread; it must be quick. What it raises is logged."""
         self._batch.on_done(lambda: callback(self))
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
