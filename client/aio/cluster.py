@@ -263,7 +263,8 @@ class Cluster:
                 if deadline.passed:
                     raise await self._unanswered(causes, deadline) from error
                 self.waiting(causes.summary(), deadline.began)
-                learn(error.leader if error.leader != address else "")
+                if error.leader != address:  # a leader that cannot do it yet is asked again
+                    learn(error.leader)
                 if error.leader and error.leader != address and failures == 0:
                     failures += 1
                     continue

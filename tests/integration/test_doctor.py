@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -25,8 +26,8 @@ def quorumlog(*words: str, node: NodeProcess, code: int) -> list[str]:
         check=False,
         timeout=60,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout.splitlines()
+    assert done.returncode == code, (words, done.stdout + done.stderr)
+    return (done.stdout + done.stderr).splitlines()
 
 
 def test_healthy_then_a_dead_node_then_a_dead_majority(cluster: LocalCluster) -> None:
@@ -54,6 +55,11 @@ def test_healthy_then_a_dead_node_then_a_dead_majority(cluster: LocalCluster) ->
         f"PROBLEM 1, WARNING 0, INFO 0; 2 nodes with {2 * groups} replicas answered, 1 did not",
     ]
 
+    moved = quorumlog("cluster", "transfer", "events", "0", "--to", "3", "--timeout", "1", node=survivor, code=1)
+    assert "node 3 does not lead topic 'events' partition 0: node " in moved[0]
+    assert "does not hear of it" in moved[0]
+    assert any("quorumlog doctor says whether node 3 is up" in line for line in moved)
+
     second.kill()
 
     def stands_still() -> bool:
@@ -79,3 +85,26 @@ def test_healthy_then_a_dead_node_then_a_dead_majority(cluster: LocalCluster) ->
 
     overview = quorumlog("cluster", "status", node=survivor, code=0)
     assert overview[-2:] == [f"PROBLEM  nodes 2, 3: {finding.message}", f"         fix: {finding.fix}"]
+
+
+def test_a_wiped_node_is_one_problem_whoever_is_asked(cluster: LocalCluster) -> None:
+    wiped = cluster.node(3)
+    wiped.kill()
+    shutil.rmtree(wiped.data)
+    wiped.start()
+    wiped.until_waiting()
+
+    def known(node: NodeProcess) -> bool:
+        status = node.status()
+        return status is not None and any("wiped or exchanged" in finding.message for finding in status.findings)
+
+    for node in cluster.nodes:
+        eventually(f"node {node.node_id} knows", lambda node=node: known(node))  # type: ignore[misc]
+    for node in cluster.nodes[:2]:
+        problem, fix, summary = doctor(node, 1)
+        assert problem.startswith("PROBLEM  node 3: cluster ")
+        assert f"its data folder {wiped.data} has incarnation " in problem
+        assert fix.startswith("         fix: stop node 3, put its own data folder back")
+        assert summary.startswith("PROBLEM 1, WARNING 0, INFO 0; 3 nodes with ")
+    # The wiped one has forgotten its fellows, and says the same of itself.
+    assert doctor(wiped, 1)[:2] == [problem, fix]
