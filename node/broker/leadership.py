@@ -28,7 +28,7 @@ class LeaderBalance:
         self._next_round = 0.0
 
     def tick(self, now: float) -> None:
-        """Give groups back to preferred leaders that are alive and hold everything."""
+        """Give groups back to preferred leaders that are alive, whole and hold everything."""
         if now < self._next_round:
             return
         first, self._next_round = self._next_round == 0.0, now + BALANCE_SECONDS
@@ -60,6 +60,7 @@ class LeaderBalance:
         progress = replica.raft.progress(NodeId(node_id))
         return (
             progress is not None
+            and progress.counting  # in repair it would not campaign, and the offer stops writes until it is given up
             and self._liveness.is_alive(node_id)
             and progress.match_index >= replica.raft.commit_index
         )
@@ -72,14 +73,16 @@ class LeaderBalance:
         self._multi.touch(replica)
 
     def hand_over_all(self) -> None:
-        """Give every group led here to the living replica that holds most of it. Called again, it tries again."""
+        """Give every group led here to the living, whole replica that has most of it. Called again, it tries again."""
         for replica in self._multi.replicas.values():
             if not replica.raft.is_leader or replica.stopped is not None or replica.raft.transferring_to is not None:
                 continue
             best, best_match = 0, -1
             for voter in replica.voters:
                 progress = replica.raft.progress(NodeId(voter)) if voter != replica.node_id else None
-                if progress is not None and self._liveness.is_alive(voter) and progress.match_index > best_match:
+                if progress is None or not progress.counting or not self._liveness.is_alive(voter):
+                    continue
+                if progress.match_index > best_match:
                     best, best_match = voter, int(progress.match_index)
             if best:
                 self._transfer(replica, best)

@@ -87,9 +87,12 @@ class Transfers:
                 f"node {target} has no replica of {_name(found)}",
                 hint=f"choose one of the nodes {', '.join(map(str, replica.voters))}",
             )
-        if target != replica.node_id and not self._liveness.is_alive(target):
-            # The partition would take no records until the transfer is given up.
+        # To one that cannot take over: the partition would take no records until the transfer is given up.
+        progress = replica.raft.progress(NodeId(target))
+        if progress is not None and not self._liveness.is_alive(target):
             return self._leads_on(found, target, f"node {replica.node_id} does not hear of it")
+        if progress is not None and not progress.counting:
+            return self._leads_on(found, target, "its replica is in repair")
         return None
 
     def _on_late(self, transfer: _Transfer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quorumlog.node.broker.leadership import BALANCE_SECONDS
 from quorumlog.node.storage.interface import RecoveryMode
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import (
@@ -84,3 +85,31 @@ def test_a_topic_that_is_made_meanwhile_does_without_it_where_others_have_room()
     world.run(0.2)
     assert not replica_of(lossy, topic="everywhere").counting, "a birth in repair is one"
     assert values_on(world, lossy, topic="everywhere") == [b"b"]
+
+
+def test_leadership_is_not_offered_to_it() -> None:
+    """An offer stops the writes of a group for an election timeout, and a replica in repair never takes it."""
+    world, _ = with_topic()
+    first = leader(world)
+    assert first.broker is not None
+    group_id = replica_of(first).group_id
+    preferred = world.nodes[first.broker.catalogue.group(group_id).replicas[0]]  # type: ignore[union-attr]
+    lose_database(preferred)
+    world.run(2.0)
+    node = leader(world)
+    assert node is not preferred
+    assert node.broker is not None
+    until = world.clock.now() + 3 * BALANCE_SECONDS
+    while world.clock.now() < until:
+        world.run(0.05)
+        assert replica_of(node).raft.transferring_to is None
+
+    answers: list[pb.TransferLeadershipResponse] = []
+    request = pb.TransferLeadershipRequest(topic="t", partition=0, to_node_id=preferred.node_id)
+    node.broker.transfers.transfer(request, answers.append)
+    assert "its replica is in repair" in answers[0].error.message
+
+    node.broker.begin_stop()
+    node.pump()
+    world.run_until(lambda: not (node.broker and node.broker.leads_with_peers), 1.0, "leadership is not handed over")
+    assert leader(world) not in (node, preferred)
