@@ -1,9 +1,10 @@
 """A bridge from threads to one event loop that runs in a thread of its own."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from quorumlog.errors import Closed, InvalidRequest
 from quorumlog.process import PROCESS, check_process
@@ -50,11 +51,13 @@ class Portal:
         except Exception:
             work.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        call = _Call(work)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(call.run(), self.loop).result()
         except BaseException:
-            future.cancel()
+            # Ctrl-C may come when the loop has the work already and this thread not yet the future to cancel it by.
+            with contextlib.suppress(RuntimeError):  # the portal was closed, and the work with it
+                self.loop.call_soon_threadsafe(call.give_up)
             raise
 
     def _check(self) -> None:
@@ -73,3 +76,25 @@ class Portal:
             return
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+
+
+class _Call(Generic[_T]):
+    """Work on its way into the loop, which can be given up at any moment."""
+
+    def __init__(self, work: Coroutine[Any, Any, _T]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    async def run(self) -> _T:
+        self._task = asyncio.current_task()
+        if self._given_up:
+            self._work.close()
+            raise asyncio.CancelledError
+        return await self._work
+
+    def give_up(self) -> None:
+        """Cancel the work, begun or not; nothing where it is done. In the loop."""
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
