@@ -184,11 +184,19 @@ class PartitionSender:
 
     # -- results
 
-    def appended(self, attempt: Attempt, base_offset: int) -> None:
-        """The attempt was acknowledged at `base_offset`; -1: the records are in the log at an offset no longer
-        known."""
+    def appended(self, attempt: Attempt, base_offset: int, *, duplicate: bool = False) -> None:
+        """The attempt was acknowledged.
+
+        Args:
+            attempt: which one.
+            base_offset: where its records are in the log; -1: at an offset no longer known.
+            duplicate: the leader had them before.
+        """
         batch = self._take(attempt)
         if batch is None:
+            return
+        if duplicate and attempt.number == 0:
+            self._fence(batch, self._sent_by_another())
             return
         self._failures = 0
         self.trouble = None
@@ -206,7 +214,7 @@ class PartitionSender:
             at_once: the error named a new leader, so nothing is gained by waiting.
         """
         if error.code == DUPLICATE_SEQUENCE:
-            self.appended(attempt, -1)
+            self.appended(attempt, -1, duplicate=True)
             return
         batch = self._take(attempt)
         if batch is None:
@@ -290,9 +298,9 @@ class PartitionSender:
             batch = self._take(attempt)
             assert batch is not None
             batch.maybe_appended = True
-            self._drop(batch, error)
+            self._give_up(batch, error)
         for batch in self.retry:
-            self._drop(batch, error)
+            self._give_up(batch, error)
         self.retry.clear()
         self.seal()
         while self.queue:
@@ -322,6 +330,15 @@ class PartitionSender:
         self.fenced = Fenced(error.message, hint=error.hint, code=error.code, outcome=error.outcome)
         self._drop(batch, self.fenced)
         self.abandon(self.fenced)
+
+    def _sent_by_another(self) -> Fenced:
+        return Fenced(
+            f"the leader of {self.topic}[{self.partition}] has other records under the sequence of a batch that was "
+            "never sent before: somebody else sends as the same producer",
+            hint="open another producer in each process, also after a fork or from a copied image",
+            code=PRODUCER_FENCED,
+            outcome=Outcome.NOT_APPENDED,
+        )
 
     def _open_hole(self, order: int, *, unknown: bool) -> None:
         if unknown:

@@ -57,7 +57,9 @@ class ProducerCore:
         self._producer_id = producer_id
         self._epoch = epoch
         self._rng = rng
-        self._senders: dict[tuple[str, int], PartitionSender] = {}
+        # By topic id: one that another incarnation of the topic has put in the shade goes on with its sequences when
+        # it comes to light again. A fresh one would begin at 0, and the leader would take its records for known ones.
+        self._senders: dict[tuple[bytes, int], PartitionSender] = {}
         self._busy: dict[PartitionSender, None] = {}
         self._requests: dict[str, int] = {}
         self._size_limits: dict[str, int] = {}
@@ -74,8 +76,8 @@ class ProducerCore:
                 self._size_limits.pop(topic, None)
             else:
                 self._size_limits[topic] = size_bytes_max
-            for (name, _), sender in self._senders.items():
-                if name == topic:
+            for sender in self._senders.values():
+                if sender.topic == topic:
                     sender.batch_size_max = math.inf if size_bytes_max is None else size_bytes_max
 
     def record_size_max(self, topic: str) -> int:
@@ -117,8 +119,8 @@ class ProducerCore:
         with self.lock:
             if self.buffered_bytes + size > settings.buffer_memory and self.buffered_bytes:
                 return None
-            sender = self._senders.get((topic, partition))
-            if sender is None or sender.topic_id != topic_id or sender.fenced is not None or self.closed:
+            sender = self._senders.get((topic_id, partition))
+            if sender is None or sender.fenced is not None or self.closed:
                 sender = self._sender(topic, topic_id, partition)
             batch = sender.open
             size_max = min(sender.batch_size_max, settings.batch_size)
@@ -143,8 +145,8 @@ class ProducerCore:
         with self.lock:
             if self.buffered_bytes + size_bytes > self.settings.buffer_memory and self.buffered_bytes:
                 return None
-            sender = self._senders.get((topic, partition))
-            if sender is None or sender.topic_id != topic_id or sender.fenced is not None or self.closed:
+            sender = self._senders.get((topic_id, partition))
+            if sender is None or sender.fenced is not None or self.closed:
                 sender = self._sender(topic, topic_id, partition)
             batch = sender.open
             if batch is None or batch.size_bytes + size_bytes > min(self.settings.batch_size, sender.batch_size_max):
@@ -155,13 +157,12 @@ class ProducerCore:
     def _sender(self, topic: str, topic_id: bytes, partition: int) -> PartitionSender:
         if self.closed:
             raise Closed("the producer is closed", hint="open another one: client.producer()")
-        sender = self._senders.get((topic, partition))
-        if sender is not None and sender.topic_id == topic_id and sender.fenced is not None:
-            raise sender.fenced
-        # The one of a topic that was deleted meanwhile stays among the busy until its records have their outcome.
+        fenced = self._senders.get((topic_id, partition))
+        if fenced is not None and fenced.fenced is not None:
+            raise fenced.fenced
         size_max = self._size_limits.get(topic, math.inf)
         sender = PartitionSender(topic, topic_id, partition, self._producer_id, self._epoch, self._rng, size_max)
-        self._senders[(topic, partition)] = sender
+        self._senders[(topic_id, partition)] = sender
         return sender
 
     def _new_batch(self, sender: PartitionSender, now: float) -> PendingBatch:
@@ -222,7 +223,7 @@ class ProducerCore:
         with self.lock:
             times = []
             for sender in self._busy:
-                if sender.retry_at > now and (sender.retry or sender.queue):
+                if sender.retry_at > now and (sender.retry or sender.queue or sender.open is not None):
                     times.append(sender.retry_at)
                 if sender.open is not None:
                     # A batch that is past its linger and still here waits for something else than time.
@@ -246,10 +247,10 @@ class ProducerCore:
             else:
                 del self._requests[address]
 
-    def appended(self, attempt: Attempt, base_offset: int) -> None:
-        """The attempt was acknowledged."""
+    def appended(self, attempt: Attempt, base_offset: int, *, duplicate: bool = False) -> None:
+        """The attempt was acknowledged; see `PartitionSender.appended`."""
         with self.lock:
-            attempt.sender.appended(attempt, base_offset)
+            attempt.sender.appended(attempt, base_offset, duplicate=duplicate)
             self._collect(attempt.sender)
 
     def refused(self, attempt: Attempt, error: QuorumlogError, now: float, *, at_once: bool = False) -> None:

@@ -136,7 +136,7 @@ class Dispatcher:
         if result.HasField("error") and result.error.code != pb.OK:
             self._on_error(attempt, result.error, address)
         else:
-            self._core.appended(attempt, result.base_offset)
+            self._core.appended(attempt, result.base_offset, duplicate=result.duplicate)
         self._room.set()
         self.wake()
 

@@ -113,6 +113,8 @@ def test_a_lost_answer_is_asked_for_under_the_same_sequence(script: Script) -> N
 
 def test_a_sequence_long_past_counts_as_appended_at_an_unknown_offset(script: Script) -> None:
     script.add("a")
+    script.lose(script.send()["a"])
+    script.wait(1)
     script.refuse(script.send()["a"], pb.DUPLICATE_SEQUENCE)
     assert script.outcome("a") is Outcome.NONE
     assert script.batches["a"].metadata(0).offset == -1

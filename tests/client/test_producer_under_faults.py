@@ -81,10 +81,10 @@ class Harness:
         def carry(attempt: Attempt, batch: pb.RecordBatch, number: int) -> None:
             def arrive() -> None:
                 self.on_the_way[attempt.sender.partition] -= 1
-                error, offset = self.serve(address, attempt.sender.partition, batch, number)
+                error, offset, duplicate = self.serve(address, attempt.sender.partition, batch, number)
                 if not lost_on_the_way_back:
                     back = self.rng.uniform(0.001, 0.02)
-                    self.at(back, lambda: settle(attempt, lambda: self.answer(attempt, error, offset)))
+                    self.at(back, lambda: settle(attempt, lambda: self.answer(attempt, error, offset, duplicate)))
 
             delay = self.rng.uniform(0.001, 0.02)
             if self.loss * 0.8 < fate < self.loss:
@@ -98,29 +98,31 @@ class Harness:
         for attempt, batch, number in wire:
             carry(attempt, batch, number)
 
-    def serve(self, address: str, number: int, batch: pb.RecordBatch, attempt: int) -> tuple[pb.Error | None, int]:
+    def serve(
+        self, address: str, number: int, batch: pb.RecordBatch, attempt: int
+    ) -> tuple[pb.Error | None, int, bool]:
         partition = self.partitions[number]
         error = partition.leads(address, hint=self.rng.random() < 0.5)
         if error is not None:
-            return error, -1
+            return error, -1, False
         if not self.healed and self.rng.random() < 0.03:
-            return make_error(pb.THROTTLED, "slowly", retry_after_ms=30), -1
+            return make_error(pb.THROTTLED, "slowly", retry_after_ms=30), -1, False
         if not self.healed and self.rng.random() < 0.02:
             # Appended to a tail that is cut off by the next leader.
-            return make_error(pb.NOT_LEADER, "deposed", outcome=pb.OUTCOME_UNKNOWN), -1
+            return make_error(pb.NOT_LEADER, "deposed", outcome=pb.OUTCOME_UNKNOWN), -1, False
         if batch.base_sequence > FAR and self.on_the_way[number] == 0 and self.rng.random() < 0.05 and not self.healed:
             # A log forgets a producer long after its last request has arrived, and never one whose first is unsettled.
             partition.producers.clear()
         if batch.count > self.records_max:
-            return make_error(pb.RECORD_TOO_LARGE, f"{self.records_max} are allowed"), -1
-        error, offset, _ = partition.produce(batch, attempt)
+            return make_error(pb.RECORD_TOO_LARGE, f"{self.records_max} are allowed"), -1, False
+        error, offset, duplicate = partition.produce(batch, attempt)
         if error is None and not self.healed and self.rng.random() < 0.05:
-            return make_error(pb.TIMED_OUT, "committed, but nobody could tell in time"), -1
-        return error, offset
+            return make_error(pb.TIMED_OUT, "committed, but nobody could tell in time"), -1, False
+        return error, offset, duplicate
 
-    def answer(self, attempt: Attempt, error: pb.Error | None, offset: int) -> None:
+    def answer(self, attempt: Attempt, error: pb.Error | None, offset: int, duplicate: bool) -> None:
         if error is None:
-            self.core.appended(attempt, offset)
+            self.core.appended(attempt, offset, duplicate=duplicate)
             return
         number = attempt.sender.partition
         news = bool(error.leader.address)

@@ -206,7 +206,7 @@ class SimProducer:
         sender = attempt.sender
         if not result.HasField("error"):
             self.world.note(f"ack {self.producer_id} {sender.partition} {result.base_offset}")
-            core.appended(attempt, result.base_offset)
+            core.appended(attempt, result.base_offset, duplicate=result.duplicate)
             return
         error, cache = result.error, self.metadata.cache
         self.world.note(f"refused {self.producer_id} {sender.partition} {error.code}")
