@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from quorumlog.node.broker.admin import CATCH_UP_SECONDS, AdminPath
+from quorumlog.node.broker.claims import StartClaims
 from quorumlog.node.broker.cluster import ClusterGroup, Outcome
 from quorumlog.node.broker.directory import Directory
 from quorumlog.node.broker.fetch import FetchPath
@@ -48,8 +49,6 @@ from quorumlog.raft import Config, EntryKind, NodeId
 
 REGISTER_SECONDS: Final = 5.0
 PRESSURE_SECONDS: Final = 0.5
-CLAIMS: Final = 6
-CLAIM_SECONDS: Final = 0.25
 WRITE_RETRY_SECONDS: Final = 0.005
 """After the database has pushed a write back."""
 
@@ -105,8 +104,6 @@ class Broker:
         self._trimmed: dict[int, Replica] = {}
         self._reclaims: list[tuple[Family, bytes, bytes]] = []
         self._founding_proposed = False
-        self._claims_left = CLAIMS
-        self._claim_at = 0.0
         self._pressure_at = 0.0
         self._founders = tuple(node.node_id for node in founding.nodes)
         self._retrying_write = False
@@ -191,6 +188,9 @@ class Broker:
             multi=self.multi, catalogue=self.catalogue, clock=clock, check_seconds=config.retention_check_seconds
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
+        self.claims = StartClaims(
+            node_id=self.node_id, multi=self.multi, catalogue=self.catalogue, liveness=self.liveness
+        )
         self.findings = Findings(
             opened=opened,
             catalogue=self.catalogue,
@@ -286,7 +286,7 @@ class Broker:
         self.retention.tick(now)
         if not self.gate.stopping:
             self.balance.tick(now)
-        self._claim(now)
+        self.claims.tick(now, [node.node_id for node in self.peers()])
         self._found_catalogue()
         self._register(now)
         self.groups.tick()
@@ -338,27 +338,6 @@ class Broker:
         self._progressed[replica.group_id] = replica
 
     # ------------------------------------------------------------------------------------------------ cluster and self
-
-    def _claim(self, now: float) -> None:
-        """For a moment after a start, once a majority of the nodes is there: the streams to them may be coming up
-        still, so
-        one campaign may go unheard.
-        """
-        if not self._claims_left or now < self._claim_at:
-            return
-        others = self.peers()
-        alive = 1 + sum(self.liveness.is_alive(node.node_id) for node in others)
-        if 2 * alive > len(others) + 1:
-            turn = CLAIMS - self._claims_left
-            self._claims_left -= 1
-            self._claim_at = now + CLAIM_SECONDS
-            self.balance.claim(lambda replica: self._is_my_turn(replica, turn))
-
-    def _is_my_turn(self, replica: Replica, turn: int) -> bool:
-        """The preferred leader comes first; but it may have missed the last entries, and then another one must lead."""
-        group = self.catalogue.group(replica.group_id)
-        candidates = group.replicas if group is not None else replica.voters
-        return candidates[turn % len(candidates)] == self.node_id
 
     def _found_catalogue(self) -> None:
         """The first leader of `__cluster` writes the founding record into it."""

@@ -4,14 +4,13 @@ over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
-from quorumlog.raft import NodeId, NotLeader, Role
+from quorumlog.raft import NodeId, NotLeader
 
 BALANCE_SECONDS: Final = 5.0
 TRANSFERS_PER_ROUND_MAX: Final = 8
@@ -45,16 +44,6 @@ class LeaderBalance:
                 moved += 1
                 if moved == TRANSFERS_PER_ROUND_MAX:
                     return
-
-    def claim(self, may: Callable[[Replica], bool]) -> None:
-        """Campaign for those groups without a leader for which this node may. Called after a start, when a majority of
-        the nodes is connected: nobody has to wait for a timeout then, and pre-vote keeps a living leader in place.
-        """
-        for replica in self._multi.replicas.values():
-            waits = replica.raft.role in (Role.FOLLOWER, Role.PRE_CANDIDATE) and not replica.raft.leader_id
-            if replica.stopped is None and waits and may(replica):
-                replica.raft.campaign()
-                self._multi.touch(replica)
 
     def _may_lead(self, replica: Replica, node_id: int) -> bool:
         progress = replica.raft.progress(NodeId(node_id))
