@@ -40,7 +40,7 @@ async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor |
             return make_error(
                 client_pb2.INVALID_REQUEST,
                 f"node {node_id} does not answer at its peer address {address}: {await _reason(channel, error)}",
-                hint="start it, and give the peer_address of its configuration, not its client_address",
+                hint="start it, and give peer addresses, not client addresses",
             )
     if answer.node_id != node_id:
         message = f"node {answer.node_id} answers at {address}, where node {node_id} was expected"

@@ -300,7 +300,7 @@ def test_founding_with_a_wrong_peer_address_says_which_and_what_is_wrong(make_cl
         done = program.run("cluster", "init", "--node", f"1={wrong}", "--node", own, code=1)
         assert done.stderr.splitlines() == [
             f"quorumlog: node 1 does not answer at its peer address {wrong}: {reason}",
-            "hint: start it, and give the peer_address of its configuration, not its client_address",
+            "hint: start it, and give peer addresses, not client addresses",
         ]
 
 
