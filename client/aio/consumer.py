@@ -352,19 +352,22 @@ class Consumer:
         return self._closed
 
     async def close(self, *, timeout: Timeout = 10.0) -> None:
-        """Commit what is done, leave the group and let go of everything. The record in hand is not done."""
-        if self._closed:
-            return
+        """Commit what is done, leave the group and let go of everything. The record in hand is not done.
+
+        Where this is cancelled everything ends at once; closing again makes sure of that.
+        """
         self._closed = True
         self._records = iter(())
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self._membership is not None:
-            await self._membership.close(limit("timeout", timeout))
-        if self._fetcher is not None:
-            await self._fetcher.stop()
-            self._fetcher.news.set()
+        try:
+            if self._opening is not None:
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            if self._membership is not None:
+                await self._membership.close(limit("timeout", timeout))
+        finally:
+            if self._fetcher is not None:
+                await self._fetcher.stop()
+                self._fetcher.news.set()
 
     async def __aenter__(self) -> Self:
         return self

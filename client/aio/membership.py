@@ -324,23 +324,26 @@ class Membership:
     # -- the end
 
     async def close(self, timeout: float | None) -> None:
-        """Commit what is done, leave the group, end the session."""
-        if self.error is None and self._member.joined:
-            cursors = [*self._fetch.cursors.values(), *self._draining.values()]
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._commit_and_wait(self._to_commit(cursors))
-            except TimeoutError:
-                pass  # the records will be handed out again
-        self._closing = True
+        """Commit what is done, leave the group, end the session. Where this is cancelled the session ends at once, and
+        the coordinator finds out by itself."""
         session = self._tasks[0]
-        if self._member.joined and not session.done():
-            self._member.leave()
-            self._out.set()
-            await asyncio.wait([session], timeout=1.0)  # the coordinator ends the stream once it has heard
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            if self.error is None and self._member.joined and not session.done():
+                cursors = [*self._fetch.cursors.values(), *self._draining.values()]
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._commit_and_wait(self._to_commit(cursors))
+                except TimeoutError:
+                    pass  # the records will be handed out again
+            self._closing = True
+            if self._member.joined and not session.done():
+                self._member.leave()
+                self._out.set()
+                await asyncio.wait([session], timeout=1.0)  # the coordinator ends the stream once it has heard
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _after(record: Record | Mark | None) -> Offset | None:

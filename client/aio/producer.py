@@ -323,10 +323,9 @@ class Producer:
         Raises:
             DeliveryFailed: something was not delivered, now or since the last flush.
         """
-        if self._closed:
-            return
         try:
-            await self.flush(timeout=timeout)
+            if not self._closed:
+                await self.flush(timeout=timeout)
         except TimedOut as error:
             assert self._core is not None
             self._core.abandon(error)
