@@ -6,6 +6,7 @@ import asyncio
 from quorumlog.cli.arguments import CLIENT_ID, add_common, open_client, pair, whole
 from quorumlog.cli.errors import UsageError
 from quorumlog.cli.output import print_json, print_table, size
+from quorumlog.cli.waiting import Waiting
 from quorumlog.descriptions import ClusterStatus, NodeStatus
 
 LATER = {
@@ -73,7 +74,7 @@ async def _init(arguments: argparse.Namespace, nodes: dict[int, str]) -> bytes:
     # Not `connect`: a node that waits has no metadata to tell.
     from quorumlog.aio.client import Client
 
-    client = Client(arguments.bootstrap, CLIENT_ID)
+    client = Client(arguments.bootstrap, CLIENT_ID, Waiting())
     try:
         return await client.cluster.init(nodes, timeout=arguments.timeout)
     finally:
