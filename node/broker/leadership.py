@@ -25,6 +25,7 @@ class LeaderBalance:
         self._catalogue = catalogue
         self._liveness = liveness
         self._next_round = 0.0
+        self._offered: dict[int, set[int]] = {}
 
     def tick(self, now: float) -> None:
         """Give groups back to preferred leaders that are alive, whole and hold everything."""
@@ -62,16 +63,23 @@ class LeaderBalance:
         self._multi.touch(replica)
 
     def hand_over_all(self) -> None:
-        """Give every group led here to the living, whole replica that has most of it. Called again, it tries again."""
+        """Give every group led here to the living, whole replica that has most of it. Called again, it goes on with the
+        groups that are led here still, and offers them to replicas that have not declined yet: one whose disk hangs
+        holds everything and takes nothing over.
+        """
         for replica in self._multi.replicas.values():
             if not replica.raft.is_leader or replica.stopped is not None or replica.raft.transferring_to is not None:
                 continue
-            best, best_match = 0, -1
+            matches = {}
             for voter in replica.voters:
                 progress = replica.raft.progress(NodeId(voter)) if voter != replica.node_id else None
-                if progress is None or not progress.counting or not self._liveness.is_alive(voter):
-                    continue
-                if progress.match_index > best_match:
-                    best, best_match = voter, int(progress.match_index)
-            if best:
-                self._transfer(replica, best)
+                if progress is not None and progress.counting and self._liveness.is_alive(voter):
+                    matches[voter] = progress.match_index
+            if not matches:
+                continue
+            offered = self._offered.setdefault(replica.group_id, set())
+            if offered >= matches.keys():
+                offered.clear()
+            best = max((voter for voter in matches if voter not in offered), key=matches.__getitem__)
+            offered.add(best)
+            self._transfer(replica, best)

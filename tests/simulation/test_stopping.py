@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from quorumlog.proto import client_pb2 as pb
-from tests.simulation.scenes import acked, answer, batch, leader, leaders, produce, replica_of, values_on, with_topic
+from tests.simulation.scenes import (
+    acked,
+    answer,
+    batch,
+    leader,
+    leaders,
+    others,
+    produce,
+    replica_of,
+    values_on,
+    with_topic,
+)
 
 
 def test_a_stopping_node_hands_its_leadership_over_within_moments_and_without_an_election_timeout() -> None:
@@ -23,6 +34,23 @@ def test_a_stopping_node_hands_its_leadership_over_within_moments_and_without_an
     new = leader(world)
     assert values_on(world, new) == [b"a"]
     acked(world, produce(new, batch([b"b"])))
+
+
+def test_a_stopping_node_goes_on_to_the_next_replica_when_one_does_not_take_over() -> None:
+    world, _ = with_topic()
+    node = leader(world)
+    world.run(0.2)
+    assert node.broker is not None
+    node.broker.begin_stop()
+    first = replica_of(node).raft.transferring_to
+    assert first is not None
+    world.nodes[first].hold_syncs()
+    for _ in range(10):
+        node.broker.begin_stop()
+        node.pump()
+        world.run(0.1)
+    assert replica_of(node).raft.leader_id not in (node.node_id, first)
+    assert not node.broker.leads_with_peers
 
 
 def test_a_stopping_node_takes_no_records_and_says_that_it_did_not() -> None:
