@@ -17,6 +17,7 @@ class Topic:
     topic_id: bytes
     leaders: list[tuple[str, int] | None]
     description: TopicDescription
+    catalogue_version: int = 0
 
     @property
     def max_message_bytes(self) -> int | None:
@@ -38,7 +39,9 @@ class MetadataCache:
     def update(self, response: pb.MetadataResponse) -> dict[str, QuorumlogError]:
         """Take over an answer and return the topics it had errors for.
 
-        A leader of an older epoch than the one believed in does not replace it: the node asked may lag behind.
+        The node asked may lag behind. So a leader of an older epoch than the one believed in does not replace it, nor
+        does another topic of the same name out of an older catalogue: it was deleted since. And a node that cannot tell
+        yet whether there is a topic changes nothing.
         """
         self.version += 1
         if response.cluster_id:
@@ -50,15 +53,18 @@ class MetadataCache:
         failed: dict[str, QuorumlogError] = {}
         for topic in response.topics:
             if topic.HasField("error") and topic.error.code != pb.OK:
-                failed[topic.name] = from_wire(topic.error)
-                self.topics.pop(topic.name, None)
+                error = failed[topic.name] = from_wire(topic.error)
+                if not error.retriable:
+                    self.topics.pop(topic.name, None)
             else:
-                self._update_topic(topic)
+                self._update_topic(topic, response.catalogue_version)
         return failed
 
-    def _update_topic(self, topic: pb.TopicMetadata) -> None:
+    def _update_topic(self, topic: pb.TopicMetadata, catalogue_version: int) -> None:
         known = self.topics.get(topic.name)
         if known is not None and known.topic_id != topic.topic_id:
+            if catalogue_version < known.catalogue_version:
+                return
             known = None
         count = max((partition.partition for partition in topic.partitions), default=-1) + 1
         leaders: list[tuple[str, int] | None] = [None] * count
@@ -69,7 +75,9 @@ class MetadataCache:
             if heard is not None and believed is not None and believed[1] > heard[1]:
                 heard = believed
             leaders[number] = heard
-        self.topics[topic.name] = Topic(topic.name, topic.topic_id, leaders, describe(topic))
+        if known is not None:
+            catalogue_version = max(catalogue_version, known.catalogue_version)
+        self.topics[topic.name] = Topic(topic.name, topic.topic_id, leaders, describe(topic), catalogue_version)
 
     def leader(self, topic: str, partition: int) -> str | None:
         """Return the address of a partition's leader, None where it is not known."""

@@ -689,7 +689,10 @@ class MetadataResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     TOPICS_FIELD_NUMBER: _builtins.int
     CLUSTER_LEADER_FIELD_NUMBER: _builtins.int
+    CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.bytes
+    catalogue_version: _builtins.int
+    """rises with every change of nodes or topics: tells the newer of two answers"""
     @_builtins.property
     def error(self) -> Global___Error: ...
     @_builtins.property
@@ -708,10 +711,11 @@ class MetadataResponse(_message.Message):
         nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
         topics: _abc.Iterable[Global___TopicMetadata] | None = ...,
         cluster_leader: Global___Leader | None = ...,
+        catalogue_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_leader", b"cluster_leader", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_leader", b"cluster_leader", "error", b"error", "nodes", b"nodes", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "cluster_id", b"cluster_id", "cluster_leader", b"cluster_leader", "error", b"error", "nodes", b"nodes", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

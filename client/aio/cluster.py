@@ -310,6 +310,9 @@ class Cluster:
                 )
             failed = self.cache.update(response)
             self.pool.cluster_id = self.cache.cluster_id
+            for error in failed.values():
+                if error.retriable:
+                    raise error  # this node lags behind, another one may know
             return failed
 
         return call

@@ -58,20 +58,27 @@ class Directory:
         def on_caught_up(up_to_date: bool) -> None:
             found = self.find(topic_id, topic_name, partition)
             if isinstance(found, client_pb2.Error) and not up_to_date:
-                name = f"topic id {topic_id.hex()}" if topic_id else f"topic {topic_name!r}"
-                behind = f"node {self.node_id} does not know {name}, and no leader of __cluster says whether it is new"
-                done(make_error(client_pb2.NOT_YET_AVAILABLE, behind))
+                done(self.no_topic(topic_id, topic_name, up_to_date=False))
             else:
                 done(found)
 
         self._catch_up(on_caught_up)
 
+    def no_topic(self, topic_id: bytes, topic_name: str, *, up_to_date: bool) -> client_pb2.Error:
+        """UNKNOWN_TOPIC for a topic that is not in this node's catalogue, but NOT_YET_AVAILABLE while that may be
+        behind: the one is final for a client, which gives up what it has for the topic.
+        """
+        name = f"topic id {topic_id.hex()}" if topic_id else f"topic {topic_name!r}"
+        if up_to_date:
+            return make_error(client_pb2.UNKNOWN_TOPIC, f"{name} does not exist")
+        behind = f"node {self.node_id} does not know {name}, and no leader of __cluster says whether it is new"
+        return make_error(client_pb2.NOT_YET_AVAILABLE, behind)
+
     def find(self, topic_id: bytes, topic_name: str, partition: int) -> Found | client_pb2.Error:
         """The partition by its topic's id, or by its name where the id is empty."""
         topic = self.catalogue.topic_by_id(topic_id) if topic_id else self.catalogue.topic(topic_name)
         if topic is None:
-            name = f"topic id {topic_id.hex()}" if topic_id else f"topic {topic_name!r}"
-            return make_error(client_pb2.UNKNOWN_TOPIC, f"{name} does not exist")
+            return self.no_topic(topic_id, topic_name, up_to_date=True)
         if partition >= len(topic.partitions):
             return make_error(
                 client_pb2.UNKNOWN_PARTITION,

@@ -49,6 +49,7 @@ class FakeCluster:
         self.break_streams = 0
         self.refuse: Callable[[pb.PartitionBatch], pb.Error | None] = lambda batch: None
         self.limits: dict[str, int] = {}
+        self.behind = ""
         self.questions = 0
         self.refuse_changes: pb.Error | None = None
         self.requests: list[list[int]] = []
@@ -199,6 +200,8 @@ class FakeNode(pb_grpc.LogServicer, pb_grpc.GroupsServicer, pb_grpc.AdminService
         partitions = self.cluster.topics.get(name)
         if partitions is None:
             return pb.TopicMetadata(name=name, error=make_error(pb.UNKNOWN_TOPIC, f"no topic {name!r}"))
+        if self.address == self.cluster.behind:
+            return pb.TopicMetadata(name=name, error=make_error(pb.NOT_YET_AVAILABLE, f"{name!r} is not known here"))
         return pb.TopicMetadata(
             name=name,
             topic_id=partitions[0].topic_id,

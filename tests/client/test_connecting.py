@@ -98,6 +98,13 @@ def test_one_good_address_is_enough(cluster: FakeCluster) -> None:
         assert client.topics.list() == []
 
 
+def test_a_node_that_lags_behind_is_passed_over(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    cluster.behind = cluster.addresses[0]
+    with quorumlog.connect(cluster.bootstrap, timeout=10) as client:
+        assert client.producer().send("orders", b"a").result(10).offset == 0
+
+
 def test_the_environment_names_the_cluster(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUORUMLOG_BOOTSTRAP", cluster.bootstrap)
     with quorumlog.connect() as client:

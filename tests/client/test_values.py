@@ -119,10 +119,10 @@ def test_columns_that_disagree_or_hold_text_are_refused() -> None:
         plan([b"a", "b", 3], None)
 
 
-def metadata(leader: str, epoch: int, topic_id: bytes = b"1") -> pb.MetadataResponse:
+def metadata(leader: str, epoch: int, topic_id: bytes = b"1", catalogue_version: int = 0) -> pb.MetadataResponse:
     topic = pb.TopicMetadata(name="t", topic_id=topic_id)
     topic.partitions.add(partition=0, leader=pb.Leader(address=leader, leader_epoch=epoch))
-    return pb.MetadataResponse(topics=[topic])
+    return pb.MetadataResponse(topics=[topic], catalogue_version=catalogue_version)
 
 
 def test_an_older_leader_does_not_replace_a_newer_one() -> None:
@@ -144,6 +144,29 @@ def test_a_topic_created_again_begins_with_new_leaders() -> None:
     cache.update(metadata("a:1", 5))
     cache.update(metadata("b:1", 1, topic_id=b"2"))
     assert cache.leader("t", 0) == "b:1"
+
+
+def test_a_node_that_lags_behind_does_not_bring_a_deleted_topic_back() -> None:
+    cache = MetadataCache()
+    cache.update(metadata("a:1", 5, topic_id=b"1", catalogue_version=7))
+    cache.update(metadata("a:1", 1, topic_id=b"2", catalogue_version=9))
+    cache.update(metadata("b:1", 6, topic_id=b"1", catalogue_version=8))
+    assert (cache.topics["t"].topic_id, cache.leader("t", 0)) == (b"2", "a:1")
+    cache.update(metadata("b:1", 2, topic_id=b"2", catalogue_version=8))
+    assert cache.leader("t", 0) == "b:1", "but it may know the newest leader"
+    cache.update(metadata("b:1", 6, topic_id=b"1", catalogue_version=8))
+    assert cache.topics["t"].topic_id == b"2"
+
+
+def test_a_node_that_cannot_tell_yet_takes_no_topic_away() -> None:
+    cache = MetadataCache()
+    cache.update(metadata("a:1", 5))
+    behind = pb.TopicMetadata(name="t", error=make_error(pb.NOT_YET_AVAILABLE, "behind"))
+    assert cache.update(pb.MetadataResponse(topics=[behind]))["t"].retriable
+    assert cache.leader("t", 0) == "a:1"
+    gone = pb.TopicMetadata(name="t", error=make_error(pb.UNKNOWN_TOPIC, "gone"))
+    assert not cache.update(pb.MetadataResponse(topics=[gone]))["t"].retriable
+    assert "t" not in cache.topics
 
 
 def test_a_future_that_is_not_done_in_time_says_so() -> None:

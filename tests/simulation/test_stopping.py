@@ -9,7 +9,6 @@ from tests.simulation.scenes import (
     batch,
     leader,
     leaders,
-    others,
     produce,
     replica_of,
     values_on,

@@ -95,6 +95,30 @@ def test_a_topic_made_again_under_its_name_is_another_one() -> None:
     assert fetched(world, responses).error.code == pb.UNKNOWN_TOPIC
 
 
+def test_a_node_that_is_cut_off_does_not_deny_a_topic_that_it_has_not_heard_of() -> None:
+    world = founded()
+    cut_off = next(one for one in world.nodes.values() if one.broker is not None and not one.broker.cluster.decides)
+    cut_off.crash()
+    create_topic(world, "late", 1)
+    cut_off.start()
+    isolate(world, cut_off)
+    assert said_of(world, cut_off, "late") == {pb.NOT_YET_AVAILABLE}
+    world.cut.clear()
+    world.run_until(lambda: said_of(world, cut_off, "late") == {pb.OK}, 10.0, "it does not hear of the topic")
+    assert said_of(world, cut_off, "never") == {pb.UNKNOWN_TOPIC}
+
+
+def said_of(world: World, node: SimNode, name: str) -> set[pb.ErrorCode.ValueType]:
+    """The errors with which a node answers two questions about a topic; OK where there is none."""
+    assert node.broker is not None
+    listed: list[pb.MetadataResponse] = []
+    described: list[pb.DescribeTopicResponse] = []
+    node.broker.admin.metadata(pb.MetadataRequest(topics=[name]), listed.append)
+    node.broker.admin.describe_topic(pb.DescribeTopicRequest(name=name), described.append)
+    node.pump()
+    return {answer(world, listed).topics[0].error.code, answer(world, described).error.code}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_whoever_waits_at_a_topic_that_is_deleted_is_answered(seed: int) -> None:
     world, topic_id = with_topic(seed)
