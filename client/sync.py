@@ -76,12 +76,16 @@ class Producer:
         """Put many records into the buffer, column by column; see `quorumlog.aio.Producer.send_many`."""
         deadline = Deadline(limit("timeout", timeout))
         producer = self._producer
+        seen = producer.progress(topic)
         while (chunks := producer.try_plan(topic, values, keys, partition)) is None:
-            self._portal.call(producer.ready(topic, deadline))
+            self._portal.call(producer.ready(topic, deadline, seen))
+            seen = producer.progress(topic)
         parts = []
         for chunk in chunks:
+            seen = producer.progress(topic)
             while (part := producer.try_extend(topic, chunk, timestamp)) is None:
-                self._portal.call(producer.ready(topic, deadline))
+                self._portal.call(producer.ready(topic, deadline, seen))
+                seen = producer.progress(topic)
             parts.append(part)
         return BulkFuture(parts)
 

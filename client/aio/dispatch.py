@@ -41,6 +41,8 @@ class Dispatcher:
         self._checker: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._stopped = False
+        self.progress = 0
+        """How many times something has happened that may let a refused record into the buffer."""
 
     def wake(self) -> None:
         """Look soon for what can be sent. Safe to call from any thread; cheap when called again before that has
@@ -53,13 +55,18 @@ class Dispatcher:
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pump)
 
-    async def room(self) -> None:
-        """Wait until records have left the buffer; not at all where none are in it."""
-        if not self._core.unsettled:
-            return
-        self._room.clear()
-        self.wake()
-        await self._room.wait()
+    async def room(self, seen: int) -> None:
+        """Wait until something has happened that may let a refused record into the buffer, counted from when `progress`
+        was `seen`; not at all where no records are in it."""
+        if self.progress == seen and self._core.unsettled and not self._stopped:
+            self._room.clear()
+            self.wake()
+            await self._room.wait()
+
+    def made_room(self) -> None:
+        """Let whoever waits for room try again."""
+        self.progress += 1
+        self._room.set()
 
     async def stop(self) -> None:
         """End streams and timers."""
@@ -71,6 +78,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(stream.close() for stream in list(self._streams.values())))
+        self.made_room()
 
     # -- sending
 
@@ -80,7 +88,12 @@ class Dispatcher:
             return
         now = monotonic()
         core = self._core
-        core.expire(now)
+        with core.lock:
+            before = core.buffered_bytes
+            core.expire(now)
+            expired = core.buffered_bytes < before
+        if expired:
+            self.made_room()
         for stream in list(self._streams.values()):
             stream.expire(now)
         if self._checker is None and any(s.stalled(now, STALLED_SECONDS) for s in self._streams.values()):
@@ -137,7 +150,7 @@ class Dispatcher:
             self._on_error(attempt, result.error, address)
         else:
             self._core.appended(attempt, result.base_offset, duplicate=result.duplicate)
-        self._room.set()
+        self.made_room()
         self.wake()
 
     def _on_error(self, attempt: Attempt, error: pb.Error, address: str) -> None:
@@ -160,7 +173,7 @@ class Dispatcher:
             for attempt in request.attempts.values():
                 self._core.lost(attempt, cause, now)
                 self._cluster.mention(cause, attempt.sender.trouble_since)
-        self._room.set()
+        self.made_room()
         self.wake()
 
     # -- leaders
@@ -203,7 +216,7 @@ class Dispatcher:
                         self._core.unreachable(topic, cause, monotonic())
                     else:
                         self._core.fail_topic(topic, cause)
-                self._room.set()
+                        self.made_room()
                 self._pump()  # also tells whether anything is still without a leader
                 if self._leaderless:
                     self._cluster.waiting_for_leaders(self._leaderless, began)

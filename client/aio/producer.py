@@ -103,10 +103,11 @@ class Producer:
         """
         deadline = Deadline(limit("timeout", timeout))
         while True:
+            seen = self.progress(topic)
             future = self.try_send(topic, value, key=key, headers=headers, partition=partition, timestamp=timestamp)
             if future is not None:
                 return future
-            await self.ready(topic, deadline)
+            await self.ready(topic, deadline, seen)
 
     def try_send(
         self,
@@ -173,12 +174,16 @@ class Producer:
             UnknownTopic, and everything else `send` raises. After TimedOut the records before are on their way.
         """
         deadline = Deadline(limit("timeout", timeout))
+        seen = self.progress(topic)
         while (chunks := self.try_plan(topic, values, keys, partition)) is None:
-            await self.ready(topic, deadline)
+            await self.ready(topic, deadline, seen)
+            seen = self.progress(topic)
         parts = []
         for chunk in chunks:
+            seen = self.progress(topic)
             while (part := self.try_extend(topic, chunk, timestamp)) is None:
-                await self.ready(topic, deadline)
+                await self.ready(topic, deadline, seen)
+                seen = self.progress(topic)
             parts.append(part)
         return BulkFuture(parts)
 
@@ -225,25 +230,50 @@ class Producer:
 
     # -- waiting
 
-    async def ready(self, topic: str, deadline: Deadline) -> None:
+    def progress(self, topic: str) -> int:
+        """Return a number that changes when trying again may make sense. Taken before a try it lets `ready` know what
+        has happened since. Safe to call from any thread."""
+        dispatcher = self._dispatcher
+        return dispatcher.progress if dispatcher is not None and topic in self._routes else -1
+
+    async def ready(self, topic: str, deadline: Deadline, seen: int) -> None:
         """Wait until trying again makes sense: the topic and its limit are known, or records have left the full
-        buffer.
+        buffer since `progress` was `seen`.
 
         Raises:
             TimedOut: not before `deadline`; other errors as the cluster says.
         """
         self._check_usable()
-        route = self._routes.get(topic)
-        if route is not None and route.limit_doubted:
-            await self._ask_for_limit(topic, route, deadline)
+        route, dispatcher = self._routes.get(topic), self._dispatcher
+        if route is None or dispatcher is None:
+            await self._look_up(topic, deadline)
             return
-        if deadline.passed and topic in self._routes:
+        if route.limit_doubted:
+            await self._ask_for_limit(topic, route, deadline)
+            dispatcher.made_room()  # also for those who have seen that it is asked for
+            return
+        if deadline.passed:
             raise TimedOut(
                 f"no room for topic {topic} within {deadline.timeout} s: {self._settings.buffer_memory} bytes are "
                 "waiting to be acknowledged",
                 hint="send slower, raise buffer_memory, or see quorumlog doctor for what is slow",
             )
-        async with self._opening:
+        try:
+            async with asyncio.timeout(deadline.left()):
+                await dispatcher.room(seen)
+        except TimeoutError:
+            return  # tried again, and then found to be too late
+
+    async def _look_up(self, topic: str, deadline: Deadline) -> None:
+        try:
+            async with asyncio.timeout(deadline.left()):
+                await self._opening.acquire()  # somebody with more time may be at it
+        except TimeoutError:
+            raise TimedOut(
+                f"topic {topic} was not looked up within {deadline.timeout:g} s",
+                hint="give it more time, or see quorumlog doctor for what is slow",
+            ) from None
+        try:
             if self._core is None:
                 self._core = await self._open(deadline)
             if topic not in self._routes:
@@ -251,13 +281,8 @@ class Producer:
                 self._core.limit_topic(topic, known.max_message_bytes)
                 partitioner = StickyPartitioner(len(known.leaders), self._cluster.rng)
                 self._routes[topic] = _Route(known.topic_id, partitioner)
-                return
-        assert self._dispatcher is not None
-        try:
-            async with asyncio.timeout(deadline.left()):
-                await self._dispatcher.room()
-        except TimeoutError:
-            return  # tried again, and then found to be too late
+        finally:
+            self._opening.release()
 
     async def _ask_for_limit(self, topic: str, route: _Route, deadline: Deadline) -> None:
         route.limit_doubted = False
