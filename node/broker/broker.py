@@ -183,6 +183,7 @@ class Broker:
             clock=clock,
             rng=rng,
             settings=group_settings or GroupSettings(),
+            catch_up=lambda done: self.cluster.catch_up(CATCH_UP_SECONDS, done),
         )
         self.retention = Retention(
             multi=self.multi, catalogue=self.catalogue, clock=clock, check_seconds=config.retention_check_seconds

@@ -10,6 +10,7 @@ from quorumlog.node.broker.directory import Directory
 from quorumlog.node.clock import Clock
 from quorumlog.node.errors import ReplicaStopped
 from quorumlog.node.groups.coordinator import GroupCoordinator
+from quorumlog.node.groups.freshness import CatchUp
 from quorumlog.node.groups.session import Session
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.groups.state import GroupsState
@@ -68,12 +69,14 @@ class GroupsPath:
         clock: Clock,
         rng: random.Random,
         settings: GroupSettings,
+        catch_up: CatchUp,
     ) -> None:
         self._directory = directory
         self._multi = multi
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._catch_up = catch_up
         self._topics = CatalogueTopics(directory.catalogue)
         self._coordinators: dict[int, GroupCoordinator] = {}
 
@@ -109,6 +112,7 @@ class GroupsPath:
             rng=random.Random(self._rng.getrandbits(64)),
             settings=self._settings,
             wall_ms=self._clock.wall_ms,
+            catch_up=self._catch_up,
         )
 
     def _propose(

@@ -11,13 +11,14 @@ import random
 from collections.abc import Callable, Collection
 
 from quorumlog.node.groups.commits import forget_command, prepare_commit
+from quorumlog.node.groups.freshness import CatchUp, Freshness
 from quorumlog.node.groups.group import Member
 from quorumlog.node.groups.queries import assignment
-from quorumlog.node.groups.requests import refuse_commit_size, refuse_join, session_timeout_ms
+from quorumlog.node.groups.requests import is_subscribed, refuse_commit_size, refuse_join, session_timeout_ms
 from quorumlog.node.groups.session import Liveness, Session, SessionState
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.groups.state import GroupsState, Result, unknown_member
-from quorumlog.node.groups.targets import TargetSchedule, make_target, needs_target
+from quorumlog.node.groups.targets import TargetSchedule, make_target, needs_target, unheard_of
 from quorumlog.node.groups.topics import TopicDirectory, resolve
 from quorumlog.node.groups.unary import Propose, UnaryCalls, not_coordinator
 from quorumlog.proto import client_pb2 as pb
@@ -39,6 +40,7 @@ class GroupCoordinator(UnaryCalls):
         rng: draws member ids and ping nonces.
         settings: limits and paces.
         wall_ms: milliseconds since the Unix epoch, for the time of a commit.
+        catch_up: brings `topics` up to date; see `CatchUp`.
 
     `now` is monotonic seconds, in every method.
     """
@@ -52,6 +54,7 @@ class GroupCoordinator(UnaryCalls):
         rng: random.Random,
         settings: GroupSettings,
         wall_ms: Callable[[], int],
+        catch_up: CatchUp,
     ) -> None:
         super().__init__(state=state, propose=propose, topics=topics, settings=settings, wall_ms=wall_ms)
         self._rng = rng
@@ -60,6 +63,8 @@ class GroupCoordinator(UnaryCalls):
         self._sessions: dict[int, Session] = {}
         self._liveness = Liveness(rng, settings.pings_per_timeout)
         self._targets = TargetSchedule(settings)
+        self._freshness = Freshness(catch_up, self._on_proved)
+        self._untold: set[tuple[str, str]] = set()
 
     # -- leadership, time, topics -------------------------------------------------------------------------------------
 
@@ -72,7 +77,10 @@ class GroupCoordinator(UnaryCalls):
         self._reign += 1
         self._liveness.clear()
         self._targets.clear()
+        self._untold.clear()
+        self._freshness.end()
         if is_leader:
+            self._freshness.begin(now)
             for name, group in self.state.groups.items():
                 for member in group.members.values():
                     self._vouch(name, member)
@@ -88,6 +96,7 @@ class GroupCoordinator(UnaryCalls):
             self._tick_session(session)
         if not self._leading:
             return
+        self._freshness.tick(now)
         for group, member_ids in self._liveness.expired(now).items():
             self._remove(group, member_ids, "session timeout")
         self._liveness.ping(now)
@@ -102,12 +111,24 @@ class GroupCoordinator(UnaryCalls):
         for session in list(self._sessions.values()):
             if session.state is SessionState.WAITING:
                 self._try_join(session)
+        self._tell_untold()
         for name, group in list(self.state.groups.items()):
             self._targets.ask(name, now)
             if gone := [partition for partition in sorted(group.offsets) if partition.topic_id in deleted]:
                 self._propose(
                     internal_pb2.GroupCommand(group=name, commit_offsets=forget_command(gone)), lambda result: None
                 )
+
+    def _on_proved(self) -> None:
+        """What `topics` does not know was deleted, from now on."""
+        self._tell_untold()
+        for name in self.state.groups:
+            self._targets.ask(name, self._now)
+
+    def _tell_untold(self) -> None:
+        untold, self._untold = self._untold, set()
+        for group, member_id in sorted(untold):
+            self._push(group, member_id)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
@@ -158,7 +179,12 @@ class GroupCoordinator(UnaryCalls):
         if self._now < session.deadline:
             return
         if session.join is not None:
-            self._end(session, refuse_join(session.join, self._topics, self._settings))
+            refusal = refuse_join(session.join, self._topics, self._settings)
+            if refusal is not None and not self._freshness.covers(session.asked_at):
+                # A consumer that hears of an unknown topic ends, so it must be certain.
+                behind = f"{refusal.message}, as far as this node knows, but nobody tells whether it is up to date"
+                refusal = make_error(pb.NOT_YET_AVAILABLE, behind)
+            self._end(session, refusal)
         else:
             seconds = self._settings.join_timeout_seconds
             message = f"a group session was open for {seconds:g} s without a join"
@@ -178,17 +204,20 @@ class GroupCoordinator(UnaryCalls):
             return
         session.join = join
         session.group = join.group
+        session.asked_at = self._now
         session.deadline = self._now + self._settings.topic_wait_seconds
         self._try_join(session)
 
     def _try_join(self, session: Session) -> None:
         join = session.join
         assert join is not None, "only a session that has said its join is tried"
-        if (refusal := refuse_join(join, self._topics, self._settings)) is not None:
-            if refusal.code == pb.UNKNOWN_TOPIC:
-                session.state = SessionState.WAITING
-            else:
-                self._end(session, refusal)
+        refusal = refuse_join(join, self._topics, self._settings)
+        if refusal is not None and refusal.code != pb.UNKNOWN_TOPIC:
+            self._end(session, refusal)
+            return
+        if refusal is not None and (self._freshness.proved or not is_subscribed(join, self.state)):
+            session.state = SessionState.WAITING
+            self._freshness.want(session.asked_at)
             return
         if join.member_id:
             self._come_back(session, join)
@@ -364,7 +393,10 @@ class GroupCoordinator(UnaryCalls):
 
     def _write_target(self, name: str) -> None:
         group = self.state.groups.get(name)
-        if group is None or not needs_target(group, self._topics):
+        if not self._freshness.answered:
+            return
+        up_to_date = self._freshness.proved
+        if group is None or not needs_target(group, self._topics, up_to_date=up_to_date):
             self._targets.forget(name)
             return
 
@@ -375,7 +407,8 @@ class GroupCoordinator(UnaryCalls):
             self._follow_up(name, result)
 
         self._targets.proposed(name, self._now)
-        self._propose(internal_pb2.GroupCommand(group=name, set_target=make_target(group, self._topics)), written)
+        target = make_target(group, self._topics, up_to_date=up_to_date)
+        self._propose(internal_pb2.GroupCommand(group=name, set_target=target), written)
 
     def _push(self, name: str, member_id: str) -> None:
         session = self._liveness.session(name, member_id)
@@ -387,7 +420,12 @@ class GroupCoordinator(UnaryCalls):
             or member_id not in group.members
         ):
             return
-        session.send(pb.GroupResponse(assignment=assignment(group, group.members[member_id], self._topics)))
+        member = group.members[member_id]
+        if not self._freshness.proved and unheard_of(member.owned, self._topics):
+            # Of a topic that was deleted only the id is left; of one that is unknown here that would be no answer.
+            self._untold.add((name, member_id))
+            return
+        session.send(pb.GroupResponse(assignment=assignment(group, member, self._topics)))
 
     def _member(self, session: Session) -> Member | None:
         group = self.state.groups.get(session.group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from quorumlog.node.groups.settings import GroupSettings
+from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.groups.topics import TopicDirectory, TopicPartition, resolve
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import make_error
@@ -77,6 +78,13 @@ def _refuse_client_id(join: pb.GroupJoin, settings: GroupSettings) -> pb.Error |
         f"client id {join.client_id[:20]!r}... has {len(join.client_id)} characters",
         hint=f"use at most {settings.client_id_characters_max}",
     )
+
+
+def is_subscribed(join: pb.GroupJoin, state: GroupsState) -> bool:
+    """Return whether a member comes back to topics that it was already let subscribe to."""
+    group = state.groups.get(join.group)
+    member = group.members.get(join.member_id) if group is not None else None
+    return member is not None and set(member.topics) >= set(join.topics)
 
 
 def session_timeout_ms(join: pb.GroupJoin, settings: GroupSettings) -> int:

@@ -28,7 +28,8 @@ class SessionState(Enum):
 class Session:
     """One stream. `send` and `close` belong to whoever carries it; neither is called after it is CLOSED.
 
-    `deadline` is when it is given up unless it has joined; None until the first tick that sees it.
+    `deadline` is when it is given up unless it has joined; None until the first tick that sees it. `asked_at` is when
+    its join came.
     """
 
     send: Callable[[pb.GroupResponse], None]
@@ -38,6 +39,7 @@ class Session:
     member_id: str = ""
     join: pb.GroupJoin | None = None
     deadline: float | None = None
+    asked_at: float = 0.0
 
     def end(self, error: pb.Error | None) -> None:
         """Say why, where there is a reason to say, and close."""

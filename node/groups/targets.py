@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quorumlog.node.groups.assignor import assign
@@ -18,8 +19,20 @@ def universe(group: Group, topics: TopicDirectory) -> dict[bytes, int]:
     return {view.topic_id: view.partitions for view in views}
 
 
-def needs_target(group: Group, topics: TopicDirectory) -> bool:
-    """Whether members, subscriptions or the partitions of their topics are other than the target knows."""
+def unheard_of(partitions: Iterable[TopicPartition], topics: TopicDirectory) -> set[TopicPartition]:
+    """Return those of `partitions` that `topics` does not know: they were deleted, or it is behind."""
+    return {
+        partition
+        for partition in partitions
+        if (view := topics.by_id(partition.topic_id)) is None or partition.partition >= view.partitions
+    }
+
+
+def needs_target(group: Group, topics: TopicDirectory, *, up_to_date: bool) -> bool:
+    """Whether members, subscriptions or the partitions of their topics are other than the target knows.
+
+    `up_to_date`: whether what `topics` does not know was deleted; otherwise it may be behind.
+    """
     if not group.members:
         return False
     if group.group_epoch != group.target_epoch:
@@ -29,11 +42,18 @@ def needs_target(group: Group, topics: TopicDirectory) -> bool:
         for topic_id, count in universe(group, topics).items()
         for number in range(count)
     }
-    return wanted != {partition for member in group.members.values() for partition in member.target}
+    targeted = {partition for member in group.members.values() for partition in member.target}
+    if not up_to_date:
+        wanted |= unheard_of(targeted, topics)
+    return wanted != targeted
 
 
-def make_target(group: Group, topics: TopicDirectory) -> internal_pb2.SetTarget:
-    """Return the target for the present members, as close to the last one as evenness allows."""
+def make_target(group: Group, topics: TopicDirectory, *, up_to_date: bool) -> internal_pb2.SetTarget:
+    """Return the target for the present members, as close to the last one as evenness allows.
+
+    Only what is known to be deleted is taken away. While `topics` may be behind, members keep what it has not heard of;
+    what of that belonged to a member that is gone waits until it has.
+    """
     partitions = universe(group, topics)
     subscriptions = {
         member_id: [view.topic_id for name in member.topics if (view := topics.by_name(name)) is not None]
@@ -42,10 +62,11 @@ def make_target(group: Group, topics: TopicDirectory) -> internal_pb2.SetTarget:
     assignment = assign(
         subscriptions, partitions, {member_id: member.target for member_id, member in group.members.items()}
     )
-    return internal_pb2.SetTarget(
-        group_epoch=group.group_epoch,
-        targets=[stored_target(member_id, assigned) for member_id, assigned in assignment.items()],
-    )
+    targets = []
+    for member_id, assigned in assignment.items():
+        kept = set() if up_to_date else unheard_of(group.members[member_id].target, topics)
+        targets.append(stored_target(member_id, kept.union(assigned)))
+    return internal_pb2.SetTarget(group_epoch=group.group_epoch, targets=targets)
 
 
 @dataclass(slots=True)

@@ -43,7 +43,11 @@ class Directory:
 
 
 class World:
-    """`log` is what was committed, `pending` what is on its way; a log with a `refusal` takes nothing but says so."""
+    """`log` is what was committed, `pending` what is on its way; a log with a `refusal` takes nothing but says so.
+
+    `up_to_date` is what coordinators hear when they ask whether their directory is; None: they hear nothing until
+    `catch_up`.
+    """
 
     def __init__(self, seed: int = 1, settings: GroupSettings | None = None, apply_at_once: bool = True) -> None:
         self.rng = random.Random(seed)
@@ -54,6 +58,8 @@ class World:
         self.log: list[bytes] = []
         self.pending: deque[tuple[bytes, Callable[[Result], None]]] = deque()
         self.refusal: pb.Error | None = None
+        self.up_to_date: bool | None = True
+        self._catching_up: list[Callable[[bool], None]] = []
         self.on_applied: Callable[[internal_pb2.GroupCommand, Result], None] = lambda command, result: None
         self.state = GroupsState()
         self.coordinator = self._coordinate(self.state)
@@ -67,7 +73,21 @@ class World:
             rng=self.rng,
             settings=self.settings,
             wall_ms=lambda: WALL_MS,
+            catch_up=self._on_catch_up,
         )
+
+    def _on_catch_up(self, done: Callable[[bool], None]) -> None:
+        if self.up_to_date is None:
+            self._catching_up.append(done)
+        else:
+            done(self.up_to_date)
+
+    def catch_up(self, up_to_date: bool) -> None:
+        """Answer coordinators that have asked, and those that will ask, whether their directory is up to date."""
+        self.up_to_date = up_to_date
+        waiting, self._catching_up = self._catching_up, []
+        for done in waiting:
+            done(up_to_date)
 
     def _propose(self, command: internal_pb2.GroupCommand, on_result: Callable[[Result], None]) -> None:
         if self.refusal is not None:
