@@ -1054,9 +1054,12 @@ class PartitionSnapshot(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     PRODUCERS_FIELD_NUMBER: _builtins.int
     LAST_APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
+    PRODUCER_TIME_MS_FIELD_NUMBER: _builtins.int
     next_offset: _builtins.int
     log_start_offset: _builtins.int
     last_append_time_ms: _builtins.int
+    producer_time_ms: _builtins.int
+    """the partition's own time, by which producers expire"""
     @_builtins.property
     def producers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerState]: ...
     def __init__(
@@ -1066,10 +1069,11 @@ class PartitionSnapshot(_message.Message):
         log_start_offset: _builtins.int = ...,
         producers: _abc.Iterable[Global___ProducerState] | None = ...,
         last_append_time_ms: _builtins.int = ...,
+        producer_time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_append_time_ms", b"last_append_time_ms", "log_start_offset", b"log_start_offset", "next_offset", b"next_offset", "producers", b"producers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_append_time_ms", b"last_append_time_ms", "log_start_offset", b"log_start_offset", "next_offset", b"next_offset", "producer_time_ms", b"producer_time_ms", "producers", b"producers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1081,11 +1085,12 @@ class ProducerState(_message.Message):
 
     PRODUCER_ID_FIELD_NUMBER: _builtins.int
     PRODUCER_EPOCH_FIELD_NUMBER: _builtins.int
-    LAST_APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
+    LAST_ACTIVE_MS_FIELD_NUMBER: _builtins.int
     BATCHES_FIELD_NUMBER: _builtins.int
     producer_id: _builtins.int
     producer_epoch: _builtins.int
-    last_append_time_ms: _builtins.int
+    last_active_ms: _builtins.int
+    """in producer_time_ms"""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducedBatch]:
         """the last five, oldest first"""
@@ -1095,12 +1100,12 @@ class ProducerState(_message.Message):
         *,
         producer_id: _builtins.int = ...,
         producer_epoch: _builtins.int = ...,
-        last_append_time_ms: _builtins.int = ...,
+        last_active_ms: _builtins.int = ...,
         batches: _abc.Iterable[Global___ProducedBatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "last_append_time_ms", b"last_append_time_ms", "producer_epoch", b"producer_epoch", "producer_id", b"producer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "last_active_ms", b"last_active_ms", "producer_epoch", b"producer_epoch", "producer_id", b"producer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,9 @@
 
 For readers a partition begins at `log_start_offset`. The entries below it are dropped only as far as every replica
 holds them, dead or alive, because until a replica can be sent a snapshot, an entry that it lacks must be kept for it.
+
+Age is counted by the clock of the leader, because a time to keep records is a promise about real time, also where
+nothing is written; a leader whose clock is ahead drops records as much too early. Nodes need clocks that are set.
 """
 
 from __future__ import annotations

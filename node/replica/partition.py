@@ -7,6 +7,7 @@ from typing import NamedTuple
 from quorumlog.node.replica.producers import (
     PRODUCER_TTL_MS,
     PURGE_PERIOD_MS,
+    TIME_STEP_MS_MAX,
     Judgement,
     ProducedBatch,
     Producer,
@@ -31,12 +32,21 @@ class PartitionMachine:
 
     Invariant: 0 <= log_start_offset <= next_offset, and next_offset never falls. `overlay` stands for entries after the
     applied ones and is filled on the leader only; an entry of it wins over the applied state, because it is newer.
+
+    Producers expire by a time of the partition's own, `producer_time_ms`. It is made from the append times in the
+    entries, so that every replica forgets the same producers at the same index. But these are the word of one leader's
+    clock, and a clock that is days ahead must not make the partition forget at a stroke those whose retries it has to
+    recognise. So one entry moves this time by TIME_STEP_MS_MAX at most.
+
+    The price: where entries are further apart than that, producers are remembered longer. And append times never fall:
+    after a jump ahead this time stands still, and nobody is forgotten, until the clocks have caught up with the log.
     """
 
     def __init__(self) -> None:
         self.next_offset = 0
         self.log_start_offset = 0
         self.last_append_time_ms = 0
+        self.producer_time_ms = 0
         self._producers: dict[int, Producer] = {}
         self._overlay: dict[int, Producer] = {}
 
@@ -47,15 +57,20 @@ class PartitionMachine:
             f"the log so far ends at {self.next_offset}"
         )
         result: object = None
+        before_ms = self.producer_time_ms
+        self._pass_time(header.append_time_ms)
         if header.kind is EntryKind.RECORDS:
             batch = read_stored_header(data, HEADER_BYTES)
             if batch.producer_id:
                 known = self._producers.get(batch.producer_id)
-                self._producers[batch.producer_id] = fold(known, batch.producer_epoch, _produced(header, batch, 0))
+                self._producers[batch.producer_id] = fold(
+                    known, batch.producer_epoch, _produced(header, batch, 0), self.producer_time_ms
+                )
             self.next_offset = header.next_offset
         elif header.kind is EntryKind.CONTROL:
             result = self._apply_control(internal_pb2.ControlRecord.FromString(payload_of(data)))
-        self._pass_time(header.append_time_ms)
+        if self.producer_time_ms // PURGE_PERIOD_MS != before_ms // PURGE_PERIOD_MS:
+            self._forget_idle_producers()
         return result
 
     def _apply_control(self, control: internal_pb2.ControlRecord) -> Trimmed | None:
@@ -66,19 +81,17 @@ class PartitionMachine:
         return Trimmed(self.log_start_offset, trim.upto_index)
 
     def _pass_time(self, append_time_ms: int) -> None:
-        """Forget producers by the time in the entries, so that every replica forgets the same ones at the same
-        index.
-        """
-        if append_time_ms <= self.last_append_time_ms:
-            return
-        if append_time_ms // PURGE_PERIOD_MS != self.last_append_time_ms // PURGE_PERIOD_MS:
-            oldest = append_time_ms - PRODUCER_TTL_MS
-            self._producers = {
-                producer_id: producer
-                for producer_id, producer in self._producers.items()
-                if producer.last_append_time_ms >= oldest
-            }
-        self.last_append_time_ms = append_time_ms
+        if append_time_ms > self.last_append_time_ms:
+            self.producer_time_ms += min(append_time_ms - self.last_append_time_ms, TIME_STEP_MS_MAX)
+            self.last_append_time_ms = append_time_ms
+
+    def _forget_idle_producers(self) -> None:
+        oldest = self.producer_time_ms - PRODUCER_TTL_MS
+        self._producers = {
+            producer_id: producer
+            for producer_id, producer in self._producers.items()
+            if producer.last_active_ms >= oldest
+        }
 
     def judge(self, batch: BatchHeader) -> Judgement:
         """What the leader does with a batch of an idempotent producer, by the log up to its very end."""
@@ -89,7 +102,9 @@ class PartitionMachine:
         """Remember a batch that stands in the leader's log but is not applied yet."""
         if batch.producer_id:
             known = self._overlay.get(batch.producer_id) or self._producers.get(batch.producer_id)
-            self._overlay[batch.producer_id] = fold(known, batch.producer_epoch, _produced(header, batch, header.index))
+            self._overlay[batch.producer_id] = fold(
+                known, batch.producer_epoch, _produced(header, batch, header.index), self.producer_time_ms
+            )
 
     def drop_tail(self) -> None:
         """Forget everything after the applied entries: leadership is lost, or nothing is left after them."""
@@ -102,13 +117,14 @@ class PartitionMachine:
             next_offset=self.next_offset,
             log_start_offset=self.log_start_offset,
             last_append_time_ms=self.last_append_time_ms,
+            producer_time_ms=self.producer_time_ms,
         )
         for producer_id in sorted(self._producers):
             producer = self._producers[producer_id]
             state = snapshot.producers.add(
                 producer_id=producer_id,
                 producer_epoch=producer.epoch,
-                last_append_time_ms=producer.last_append_time_ms,
+                last_active_ms=producer.last_active_ms,
             )
             for batch in producer.batches:
                 state.batches.add(
@@ -126,6 +142,8 @@ class PartitionMachine:
         self.next_offset = state.next_offset
         self.log_start_offset = state.log_start_offset
         self.last_append_time_ms = state.last_append_time_ms
+        # Folds of before it was kept apart measured producers by the append time itself.
+        self.producer_time_ms = state.producer_time_ms or state.last_append_time_ms
         self._overlay = {}
         self._producers = {
             producer.producer_id: Producer(
@@ -141,7 +159,7 @@ class PartitionMachine:
                     )
                     for batch in producer.batches
                 ),
-                producer.last_append_time_ms,
+                producer.last_active_ms,
             )
             for producer in state.producers
         }

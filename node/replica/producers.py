@@ -20,10 +20,13 @@ BATCHES_REMEMBERED = 5
 """Per producer; the client's limit of batches in flight per partition is the same."""
 
 PRODUCER_TTL_MS = 7 * 24 * 3600 * 1000
-"""A producer that has written nothing for this long, by the time in the entries, is forgotten."""
+"""A producer that has written nothing for this long, by the partition's own time, is forgotten."""
 
 PURGE_PERIOD_MS = 3600 * 1000
-"""Expired producers are looked for when the time in the entries enters another period of this length."""
+"""Expired producers are looked for when the partition's time enters another period of this length."""
+
+TIME_STEP_MS_MAX = PURGE_PERIOD_MS
+"""What one entry can add to the partition's time, however much later than the one before it says that it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,13 @@ class ProducedBatch:
 
 
 class Producer(NamedTuple):
-    """What is known of one producer; `batches` are the last ones, oldest first, all of `epoch`."""
+    """What is known of one producer; `batches` are the last ones, oldest first, all of `epoch`. `last_active_ms` is the
+    partition's own time when it wrote the last one.
+    """
 
     epoch: int
     batches: tuple[ProducedBatch, ...]
-    last_append_time_ms: int
+    last_active_ms: int
 
     @property
     def next_sequence(self) -> int:
@@ -94,8 +99,8 @@ def judge(producer: Producer | None, epoch: int, base_sequence: int, count: int)
     return Judgement(Verdict.FORGOTTEN_DUPLICATE, expected_sequence=expected)
 
 
-def fold(producer: Producer | None, epoch: int, batch: ProducedBatch) -> Producer:
-    """Remember `batch`, which the leader has accepted."""
+def fold(producer: Producer | None, epoch: int, batch: ProducedBatch, now_ms: int) -> Producer:
+    """Remember `batch`, which the leader has accepted, as of the partition's time `now_ms`."""
     if producer is None or epoch != producer.epoch:
-        return Producer(epoch, (batch,), batch.append_time_ms)
-    return Producer(epoch, (*producer.batches[1 - BATCHES_REMEMBERED :], batch), batch.append_time_ms)
+        return Producer(epoch, (batch,), now_ms)
+    return Producer(epoch, (*producer.batches[1 - BATCHES_REMEMBERED :], batch), now_ms)

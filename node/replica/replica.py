@@ -429,7 +429,7 @@ class Replica:
             header = decode_header(last[0].data)
             self._tail_offset, self._tail_time_ms = header.next_offset, header.append_time_ms
         else:
-            self._tail_offset, self._tail_time_ms = self.log.log_end_offset, 0
+            self._tail_offset, self._tail_time_ms = self.log.log_end_offset, self.log.last_append_time_ms
         self._tail_time_ms = self._append_time(self._wall_ms)
         return encode_entry(
             EntryKind.NOOP, self.group_id, index, term, self._tail_offset, 0, self._tail_time_ms, b"", crc32c(b"")

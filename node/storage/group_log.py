@@ -168,6 +168,11 @@ class GroupLog:
         return self._end.next_offset
 
     @property
+    def last_append_time_ms(self) -> int:
+        """The largest append time of the log, of cut entries too; TIME_MIN where there has been no entry."""
+        return self._end.append_time_ms
+
+    @property
     def first_offset(self) -> int:
         """The next offset before the first retained entry: no record below it is left."""
         return self._prefix.next_offset

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.node.replica.partition import PartitionMachine, Trimmed
-from quorumlog.node.replica.producers import PRODUCER_TTL_MS, PURGE_PERIOD_MS, Verdict
+from quorumlog.node.replica.producers import PRODUCER_TTL_MS, TIME_STEP_MS_MAX, Verdict
 from quorumlog.node.storage.entry import EntryHeader, decode_header, encode_entry
 from quorumlog.proto import internal_pb2
 from quorumlog.proto.batch import BatchHeader, encode_columns, header_for, pack_stored
@@ -147,15 +147,39 @@ def test_a_tail_names_the_entry_that_a_duplicate_waits_for_and_an_applied_batch_
 
 
 def test_producers_expire_by_the_time_in_the_entries_alone() -> None:
-    log = Log()
-    log.records(1, producer_id=5)
-    log.time_ms += PRODUCER_TTL_MS
-    log.noop()
-    machine = replayed(log.entries)
+    log, machine = Log(), PartitionMachine()
+    apply(machine, log.records(1, producer_id=5))
+    begin_ms = log.time_ms
+    while log.time_ms < begin_ms + PRODUCER_TTL_MS:
+        log.time_ms += TIME_STEP_MS_MAX
+        apply(machine, log.noop())
     assert verdict(machine, 1, 5, 0, 1) is Verdict.APPEND, "remembered for the whole time"
-    log.time_ms += PURGE_PERIOD_MS + 1
+    log.time_ms += TIME_STEP_MS_MAX
     apply(machine, log.noop())
     assert verdict(machine, 1, 5, 0, 1) is Verdict.UNKNOWN_PRODUCER
+
+
+def test_a_leader_whose_clock_is_days_ahead_makes_nobody_forget_a_producer() -> None:
+    log, machine = Log(), PartitionMachine()
+    apply(machine, log.records(1, producer_id=5))
+    log.time_ms += PRODUCER_TTL_MS + 24 * 3600 * 1000
+    apply(machine, log.noop())
+    assert verdict(machine, 1, 5, 0, 0) is Verdict.DUPLICATE, "a retry whose first answer was lost"
+    for _ in range(1000):
+        apply(machine, log.noop())  # the next leaders' clocks are right, and behind the log
+    assert verdict(machine, 1, 5, 0, 0) is Verdict.DUPLICATE
+
+
+def test_a_producer_that_comes_back_late_goes_on_where_it_stopped() -> None:
+    log, machine = Log(), PartitionMachine()
+    apply(machine, log.records(1, producer_id=5))
+    for _ in range(PRODUCER_TTL_MS // TIME_STEP_MS_MAX):
+        log.time_ms += TIME_STEP_MS_MAX
+        apply(machine, log.noop())
+    log.time_ms += TIME_STEP_MS_MAX
+    apply(machine, log.records(1, producer_id=5, base_sequence=1))
+    assert verdict(machine, 1, 5, 0, 0) is Verdict.DUPLICATE
+    assert verdict(machine, 1, 5, 0, 2) is Verdict.APPEND
 
 
 def test_dropping_records_forgets_no_producer() -> None:

@@ -17,7 +17,7 @@ def producer(epoch: int, *batches: tuple[int, int]) -> Producer:
     """A producer that has written batches of (base sequence, count)."""
     known: Producer | None = None
     for base_sequence, count in batches:
-        known = fold(known, epoch, produced(base_sequence, count))
+        known = fold(known, epoch, produced(base_sequence, count), 5)
     assert known is not None
     return known
 
@@ -61,7 +61,7 @@ def test_a_duplicate_is_answered_with_the_batch_that_it_repeats() -> None:
 
 
 def test_a_new_epoch_begins_with_nothing_remembered() -> None:
-    bumped = fold(SEVEN, 4, produced(0, 2))
+    bumped = fold(SEVEN, 4, produced(0, 2), 5)
     assert judge(bumped, 4, 60, 10).verdict is Verdict.OUT_OF_ORDER
     assert judge(bumped, 4, 0, 2).verdict is Verdict.DUPLICATE
 
@@ -104,6 +104,6 @@ def test_any_run_of_attempts_is_judged_as_by_a_list_that_does_not_wrap(
         assert judgement.verdict is dumb.judge(start, count)
         if judgement.verdict is Verdict.APPEND:
             dumb.batches.append((start, count))
-            known = fold(known, 1, produced(start % SEQUENCE_MODULUS, count))
+            known = fold(known, 1, produced(start % SEQUENCE_MODULUS, count), 5)
         assert known.next_sequence == dumb.end % SEQUENCE_MODULUS
         assert len(known.batches) <= 5

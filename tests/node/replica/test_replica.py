@@ -160,6 +160,23 @@ def test_time_in_a_log_never_goes_back_whatever_the_clocks_say(rig: Rig) -> None
     assert (late.append_time_ms, early.append_time_ms) == (WALL_MS + 5000, WALL_MS + 5000)
 
 
+def test_time_does_not_go_back_either_when_nothing_but_a_fold_is_left_of_a_log(rig: Rig) -> None:
+    replica = rig.leader(7)
+    append(rig, replica, Answers(), wall_ms=WALL_MS + 5000)
+    rig.settle()
+    replica.fold_now(rig.multi.next_batch)
+    replica.log.compact(rig.multi.next_batch, replica.raft.applied)
+    replica.raft.compact(replica.raft.applied)
+    rig.storage.write(rig.multi.next_batch)
+    rig.restart()
+    again = rig.add(7)
+    assert again.log.first_index() == again.log.last_index() + 1
+    again.raft.campaign()
+    rig.settle()
+    assert again.leads
+    assert again.log.first_append_time_ms() == WALL_MS + 5000, "that of the new leader's first entry"
+
+
 def test_a_restart_replays_to_the_same_state(rig: Rig) -> None:
     replica = rig.leader(7)
     for number in range(4):
