@@ -27,6 +27,18 @@ def seconds(name: str, value: Duration) -> float:
     return result
 
 
+def milliseconds_32(name: str, value: Duration) -> float:
+    """Return `value` in seconds, for what travels as milliseconds in 32 bits.
+
+    Raises:
+        InvalidRequest: it is no duration, or longer than that.
+    """
+    result = seconds(name, value)
+    if result * 1000 >= 1 << 32:
+        raise InvalidRequest(f"{name}={value!r} is too long", hint="give at most 49 days")
+    return result
+
+
 def limit(name: str, value: Timeout) -> float | None:
     """Return a timeout in seconds, or None where there is no limit."""
     if value is None:

@@ -341,3 +341,15 @@ def from_wire(error: client_pb2.Error) -> QuorumlogError:
         leader=error.leader.address,
         retry_after_seconds=error.retry_after_ms / 1000,
     )
+
+
+def unexpected(doing: str, error: Exception, outcome: Outcome = Outcome.NONE) -> Fatal:
+    """Return what tells those who wait of an exception that nobody has foreseen, and that ended `doing`; the exception
+    is its cause."""
+    failed = Fatal(
+        f"{doing} ended with {type(error).__name__}: {error}",
+        hint="see its cause; unless the program is ending or a callback raised it, please report it",
+        outcome=outcome,
+    )
+    failed.__cause__ = error
+    return failed

@@ -282,6 +282,7 @@ class FetchCore:
         """It is in flight no longer."""
         if isinstance(asked, Fetch):
             self._outstanding_bytes -= asked.max_bytes
+            asked.max_bytes = 0  # given back once, also where taking over its answer fails half-way
         for cursor in self._current(asked):
             cursor.fetching = False
 

@@ -43,13 +43,20 @@ def headers_of(headers: HeadersLike) -> Headers:
     """Return headers as pairs, in their order.
 
     Raises:
-        InvalidRequest: a name is no string or is reserved, or a value is not bytes.
+        InvalidRequest: a name is no string, cannot be encoded or is reserved, or a value is not bytes.
     """
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     checked = []
     for name, value in pairs:
         if not isinstance(name, str):
             raise InvalidRequest(f"header name {name!r} is not a string", hint="use str names and bytes values")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(
+                f"header name {name!r} is not valid Unicode: it holds half a surrogate pair",
+                hint="names of files come so, for example; put it into the header's value, as bytes",
+            ) from None
         if name.startswith(RESERVED_HEADER_PREFIX):
             raise InvalidRequest(
                 f"header name {name!r} is reserved", hint=f"use a name without {RESERVED_HEADER_PREFIX!r} in front"

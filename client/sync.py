@@ -12,13 +12,14 @@ from quorumlog.aio.admin import DEFAULT_TIMEOUT
 from quorumlog.aio.client import CONNECT_SECONDS, CompressionName, Where
 from quorumlog.aio.client import Client as AsyncClient
 from quorumlog.aio.cluster import Deadline
-from quorumlog.aio.consumer import Commit, Partitions
+from quorumlog.aio.consumer import Commit
 from quorumlog.aio.consumer import Consumer as AsyncConsumer
 from quorumlog.aio.producer import Producer as AsyncProducer
 from quorumlog.durations import Duration, Timeout, When, limit
 from quorumlog.fetching import OnDiverged, Reset
 from quorumlog.futures import BulkFuture, SendFuture
 from quorumlog.portal import Portal
+from quorumlog.positions import Partitions
 from quorumlog.process import PROCESS
 from quorumlog.records import Record, TopicPartition
 from quorumlog.send_plan import Column, HeadersLike

@@ -9,13 +9,14 @@ from typing import Any, Literal, Self, TypeVar
 
 from quorumlog.aio.admin import DEFAULT_TIMEOUT, ClusterAdmin, Topics
 from quorumlog.aio.cluster import Cluster, Deadline
-from quorumlog.aio.consumer import Commit, Consumer, ConsumerSettings, Partitions
+from quorumlog.aio.consumer import Commit, Consumer, ConsumerSettings
 from quorumlog.aio.groups import Groups
 from quorumlog.aio.offsets import list_offsets
 from quorumlog.aio.producer import Producer
-from quorumlog.durations import Duration, Timeout, When, limit, seconds, timestamp_ms
+from quorumlog.durations import Duration, Timeout, When, limit, milliseconds_32, seconds, timestamp_ms
 from quorumlog.errors import InvalidRequest
 from quorumlog.fetching import FetchSettings, OnDiverged, Reset
+from quorumlog.positions import Partitions, check_partitions, whole_number
 from quorumlog.process import PROCESS, check_process
 from quorumlog.producer_core import ProducerSettings
 from quorumlog.proto import client_pb2 as pb
@@ -149,13 +150,13 @@ class Client:
         self._check_usable()
         _check_consumer(topics, group, partitions, stop)
         first: Literal["earliest", "latest"] | int = _position("start", start)
-        stop_offset = stop if isinstance(stop, int) else None
+        stop_offset = whole_number("stop", stop) if isinstance(stop, int) else None
         settings = ConsumerSettings(
             topics=topics,
             group=group,
-            partitions=partitions,
+            partitions=None if partitions is None else check_partitions(partitions),
             commit=_one_of("commit", commit, ("after", "manual")),
-            session_timeout=limit("session_timeout", session_timeout),
+            session_timeout=None if session_timeout is None else milliseconds_32("session_timeout", session_timeout),
             release_timeout=limit("release_timeout", release_timeout),
             on_assign=_awaited(on_assign),
             on_revoke=_awaited(on_revoke),
@@ -166,8 +167,8 @@ class Client:
                 stop_offset=stop_offset,
                 reset=_one_of("reset", reset, ("raise", "earliest", "latest")),
                 on_diverged=_one_of("on_diverged", on_diverged, ("raise", "reset")),
-                prefetch_bytes=max(1, prefetch_bytes),
-                max_wait=seconds("max_wait", max_wait),
+                prefetch_bytes=max(1, whole_number("prefetch_bytes", prefetch_bytes)),
+                max_wait=milliseconds_32("max_wait", max_wait),
                 any_replica=any_replica,
             ),
         )

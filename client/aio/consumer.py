@@ -1,7 +1,7 @@
 """The consumer's face in asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -14,11 +14,9 @@ from quorumlog.durations import Timeout, limit
 from quorumlog.errors import Closed, InvalidRequest, QuorumlogError, TimedOut, UnknownPartition
 from quorumlog.fetching import FetchCore, FetchSettings
 from quorumlog.member import Member
+from quorumlog.positions import Partitions, to_offset
 from quorumlog.process import PROCESS, check_process, machine_name
 from quorumlog.records import Offset, Record, TopicPartition
-
-Partitions = Mapping[str, Sequence[int] | Mapping[int, int | Offset]]
-"""Topic to partitions, or to partitions with the offset each begins at."""
 
 Commit = Literal["after", "manual"]
 
@@ -316,6 +314,7 @@ class Consumer:
 
         Raises:
             UnknownPartition: it is not among its partitions.
+            InvalidRequest: `offset` is none.
         """
         self._check_usable()
         cursor = self._core.cursors.get(TopicPartition(topic, partition))
@@ -323,9 +322,7 @@ class Consumer:
             raise UnknownPartition(
                 f"{topic}[{partition}] is not assigned to this consumer", hint="see consumer.assignment()"
             )
-        if offset < 0:
-            raise InvalidRequest(f"offset={offset} is not possible", hint="offsets count from 0")
-        cursor.move(Offset(offset, leader_epoch))
+        cursor.move(to_offset("offset", Offset(offset, leader_epoch)))
         self._changed()
 
     def assignment(self) -> set[TopicPartition]:

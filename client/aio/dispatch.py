@@ -8,7 +8,7 @@ from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
 from quorumlog.aio.produce_stream import ProduceStream, Request
 from quorumlog.backoff import full_jitter
 from quorumlog.clock import monotonic
-from quorumlog.errors import QuorumlogError, TimedOut, from_wire
+from quorumlog.errors import QuorumlogError, TimedOut, from_wire, unexpected
 from quorumlog.partition_sender import Attempt, PartitionSender
 from quorumlog.producer_core import ProducerCore
 from quorumlog.proto import client_pb2 as pb
@@ -139,7 +139,8 @@ class Dispatcher:
                 request_timeout=REQUEST_SECONDS,
                 on_result=self._on_result,
                 on_end=self._on_end,
-                on_request_done=self._core.request_done,
+                on_unsendable=self._on_unsendable,
+                on_request_done=self._on_request_done,
             )
         return stream
 
@@ -162,6 +163,15 @@ class Dispatcher:
         self._core.refused(attempt, from_wire(error), monotonic(), at_once=news)
         if sender.trouble is not None and sender.unsettled:
             self._cluster.mention(sender.trouble, sender.trouble_since)
+
+    def _on_unsendable(self, attempt: Attempt, cause: QuorumlogError) -> None:
+        self._core.refused(attempt, cause, monotonic())
+        self.made_room()
+        self.wake()
+
+    def _on_request_done(self, address: str) -> None:
+        self._core.request_done(address)
+        self.wake()
 
     def _on_end(self, stream: ProduceStream, lost: list[Request], cause: QuorumlogError) -> None:
         if self._streams.get(stream.address) is stream:
@@ -204,6 +214,7 @@ class Dispatcher:
     async def _find_leaders(self) -> None:
         began = monotonic()
         failures = 0
+        topics: set[str] = set()
         try:
             while self._leaderless and not self._stopped:
                 topics, self._leaderless = self._leaderless, set()
@@ -222,5 +233,11 @@ class Dispatcher:
                     self._cluster.waiting_for_leaders(self._leaderless, began)
                     failures += 1
                     await asyncio.sleep(full_jitter(failures, self._cluster.rng))
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: the records' futures tell
+            cause = unexpected("finding out who leads", error)
+            for topic in topics | self._leaderless:
+                self._core.fail_topic(topic, cause)
+            self._leaderless.clear()
+            self.made_room()
         finally:
             self._refresher = None

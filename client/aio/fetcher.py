@@ -1,7 +1,7 @@
 """Carries fetches between a consumer's core and the leaders."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from grpc import aio
@@ -10,7 +10,7 @@ from quorumlog.aio.channels import Connection, rpc_failed
 from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
 from quorumlog.backoff import full_jitter
 from quorumlog.clock import monotonic
-from quorumlog.errors import QuorumlogError
+from quorumlog.errors import QuorumlogError, unexpected
 from quorumlog.fetching import Fetch, FetchCore, Lookup
 from quorumlog.proto import client_pb2 as pb
 
@@ -78,17 +78,18 @@ class Fetcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _fetch(self, fetch: Fetch) -> None:
-        request = fetch.request(self._core.settings)
-        timeout = self._core.settings.max_wait + _GRACE_SECONDS
         try:
+            request = fetch.request(self._core.settings)
+            timeout = self._core.settings.max_wait + _GRACE_SECONDS
             connection = await self._cluster.pool.get(fetch.address, ATTEMPT_SECONDS)
             response = await connection.log.Fetch(request, timeout=timeout)
+            self._core.fetched(fetch, response, monotonic())
         except aio.AioRpcError as error:
             self._core.failed(fetch, rpc_failed(fetch.address, error), monotonic())
         except QuorumlogError as error:
             self._core.failed(fetch, error, monotonic())
-        else:
-            self._core.fetched(fetch, response, monotonic())
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: it is raised to whoever reads on
+            self._core.failed(fetch, unexpected(f"fetching from {fetch.address}", error), monotonic())
         self.news.set()
         self.wake()
 
@@ -97,18 +98,20 @@ class Fetcher:
             connection = await self._cluster.pool.get(lookup.address, ATTEMPT_SECONDS)
             stops = await _list_offsets(connection, lookup.stops)
             starts = await _list_offsets(connection, lookup.starts)
+            self._core.looked_up(lookup, stops, starts, monotonic())
         except aio.AioRpcError as error:
             self._core.failed(lookup, rpc_failed(lookup.address, error), monotonic())
         except QuorumlogError as error:
             self._core.failed(lookup, error, monotonic())
-        else:
-            self._core.looked_up(lookup, stops, starts, monotonic())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._core.failed(lookup, unexpected(f"asking {lookup.address} for offsets", error), monotonic())
         self.news.set()
         self.wake()
 
     async def _find_leaders(self) -> None:
         began = monotonic()
         failures = 0
+        topics: set[str] = set()
         try:
             while self._core.leaderless and not self._stopped:
                 topics = set(self._core.leaderless)
@@ -117,18 +120,24 @@ class Fetcher:
                     failed = await self._cluster.refresh(topics, ATTEMPT_SECONDS)
                 except QuorumlogError as error:
                     failed = dict.fromkeys(topics, error)
-                for cursor in self._core.cursors.values():
-                    cause = failed.get(cursor.tp.topic)
-                    if cause is not None and not cause.retriable:
-                        cursor.error = cause
-                self.news.set()
+                self._give_up({topic: cause for topic, cause in failed.items() if not cause.retriable})
                 self._pump()  # also tells whether anything is still without a leader
                 if self._core.leaderless:
                     self._cluster.waiting_for_leaders(self._core.leaderless, began)
                     failures += 1
                     await asyncio.sleep(full_jitter(failures, self._cluster.rng))
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: it is raised to whoever reads on
+            cause = unexpected("finding out who leads", error)
+            self._give_up(dict.fromkeys(topics | self._core.leaderless, cause))
         finally:
             self._refresher = None
+
+    def _give_up(self, failed: Mapping[str, QuorumlogError]) -> None:
+        for cursor in self._core.cursors.values():
+            cause = failed.get(cursor.tp.topic)
+            if cause is not None:
+                cursor.error = cause
+        self.news.set()
 
 
 async def _list_offsets(connection: Connection, request: pb.ListOffsetsRequest) -> pb.ListOffsetsResponse:

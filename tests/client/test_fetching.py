@@ -82,6 +82,17 @@ def test_the_next_fetch_goes_on_behind_what_came() -> None:
     assert (part.offset, part.last_leader_epoch) == (10, 2)
 
 
+def test_a_fetch_that_failed_while_its_answer_was_taken_over_gives_its_bytes_back_once() -> None:
+    cache = MetadataCache()
+    consumer = core(cache=cache, settings=FetchSettings(prefetch_bytes=1 << 20, partition_bytes=4 << 20))
+    start(consumer, 0)
+    fetch = only(consumer.fetches(0.0))
+    answer(consumer, fetch)
+    consumer.failed(fetch, TimedOut("in the middle"), 0.0)
+    cache.learn_leader("orders", 0, pb.Leader(node_id=1, address="node-1:7070", leader_epoch=2))
+    assert only(consumer.fetches(99.0)).max_bytes == 1 << 20
+
+
 def test_a_partition_is_in_one_fetch_at_a_time() -> None:
     consumer = core()
     start(consumer, 0)
