@@ -116,8 +116,11 @@ class PartitionReader:
         plan = replica.log.plan_read(wanted.offset, replica.high_watermark, limit)
 
         def on_read(result: Sequence[Entry] | StorageCorrupt) -> None:
+            again = self._directory.find(found.topic.topic_id, "", found.partition.partition)
             if not isinstance(result, StorageCorrupt):
                 done(_answer(found, replica, result, wanted.offset, fetch_format, limit))
+            elif isinstance(again, client_pb2.Error):
+                done(_failed(wanted, again))  # the topic was deleted during the read, its rows with it
             elif replica.log.still_holds(plan):
                 done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(result))))
             else:

@@ -52,6 +52,7 @@ class LoneBroker:
         self.timers = Timers()
         self.reclaimed: list[tuple[Family, bytes, bytes]] = []
         self._dones: list[Callable[[], None]] = []
+        self.cold_reads = ColdReads(self)
         self.broker = Broker(
             config=NodeConfig(NODE, Path("/none"), "node1:7070", "node1:7170"),
             opened=opened,
@@ -62,7 +63,7 @@ class LoneBroker:
             rng=rng,
             coordination=coordination or NoCoordination(),
             syncer=self,
-            cold_reader=_ColdReads(self),
+            cold_reader=self.cold_reads,
             send=lambda peer, lane, packet: None,
             reclaim=lambda family, start, end: self.reclaimed.append((family, start, end)),
             on_synced=lambda sequence: None,
@@ -129,12 +130,32 @@ class LoneBroker:
         return results
 
 
-class _ColdReads:
+class ColdReads:
+    """Reads off the loop; while `held` is set none of them comes to its turn."""
+
     def __init__(self, owner: LoneBroker) -> None:
         self._owner = owner
+        self._waiting: list[Callable[[], None]] = []
+        self.held = False
 
     def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
-        self._owner.later(lambda: done(read_records(self._owner.storage, plan)))
+        def read() -> None:
+            try:
+                done(read_records(self._owner.storage, plan))
+            except StorageCorrupt as corrupt:
+                done(corrupt)
+
+        if self.held:
+            self._waiting.append(read)
+        else:
+            self._owner.later(read)
+
+    def release(self) -> None:
+        """Let those that were held come to their turn."""
+        self.held = False
+        waiting, self._waiting = self._waiting, []
+        for read in waiting:
+            self._owner.later(read)
 
 
 def batch(

@@ -148,6 +148,20 @@ def test_a_topic_that_is_deleted_answers_who_waits_for_it(node: LoneBroker) -> N
     assert [one.partitions[0].error.code for one in answers] == [pb.UNKNOWN_TOPIC]
 
 
+def test_a_topic_that_is_deleted_while_its_records_are_read_from_disk_is_not_called_corrupt(node: LoneBroker) -> None:
+    topic_id = node.create("t")
+    for _ in range(4):
+        node.produce("t", batch([b"x" * 900_000]))
+    node.cold_reads.held = True
+    answers = fetch(node, pb.FetchPartition(topic_id=topic_id))
+    node.broker.admin.delete_topic(pb.DeleteTopicRequest(name="t"), lambda _: None)
+    node.pass_time(1)
+    assert answers == []
+    node.cold_reads.release()
+    node.settle()
+    assert [one.partitions[0].error.code for one in answers] == [pb.UNKNOWN_TOPIC]
+
+
 @pytest.mark.parametrize(
     ("offset", "code"), [(0, pb.OK), (1, pb.OK), (2, pb.OUT_OF_RANGE), ((1 << 63) - 1, pb.OUT_OF_RANGE)]
 )
