@@ -182,9 +182,11 @@ class Dispatcher:
             self._core.request_done(stream.address)
             for attempt in request.attempts.values():
                 self._core.lost(attempt, cause, now)
-                self._cluster.mention(cause, attempt.sender.trouble_since)
         self.made_room()
         self.wake()
+        since = [attempt.sender.trouble_since for request in lost for attempt in request.attempts.values()]
+        if since:
+            self._cluster.mention(cause, min(since))
 
     # -- leaders
 

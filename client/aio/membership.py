@@ -1,7 +1,7 @@
 """Carries a group member's session: finds the coordinator, keeps the stream, and runs what its events ask for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from grpc import aio
@@ -11,7 +11,7 @@ from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster
 from quorumlog.backoff import full_jitter
 from quorumlog.clock import monotonic
 from quorumlog.cursor import Cursor, Mark
-from quorumlog.errors import Fatal, NotCoordinator, QuorumlogError, TimedOut, from_wire
+from quorumlog.errors import Fatal, NotCoordinator, QuorumlogError, TimedOut, from_wire, unexpected
 from quorumlog.fetching import FetchCore
 from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Positions, Revoked
 from quorumlog.proto import client_pb2 as pb
@@ -73,7 +73,16 @@ class Membership:
         self._events: asyncio.Queue[Event] = asyncio.Queue(maxsize=1024)
         self._joined = asyncio.Event()
         self._closing = False
-        self._tasks = [asyncio.ensure_future(work) for work in (self._run(), self._work(), self._tick())]
+        works = self._run(), self._work(), self._tick()
+        self._tasks = [asyncio.ensure_future(self._guarded(work)) for work in works]
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let the user hear of it when something ends that should go on."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self.error = unexpected(f"the membership in group {self._member.group}", error)
+            self._on_change()
 
     # -- the session
 

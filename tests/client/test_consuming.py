@@ -9,7 +9,8 @@ import pytest
 
 import quorumlog
 from quorumlog.aio.cluster import Deadline
-from quorumlog.errors import QuorumlogError
+from quorumlog.errors import Fatal, QuorumlogError
+from quorumlog.member import Member
 from quorumlog.records import Offset, Record, TopicPartition
 from tests.client.fake_cluster import FakeCluster
 
@@ -352,6 +353,20 @@ def test_a_callback_that_raises_is_told_to_the_user(cluster: FakeCluster) -> Non
         pytest.raises(quorumlog.Fatal, match="ZeroDivisionError: in the callback"),
     ):
         until(lambda: consumer.poll(timeout=0.2) is None)
+
+
+def test_a_membership_that_breaks_is_told_to_the_user(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(cluster, "orders", 1, 1)
+    with quorumlog.connect(cluster.bootstrap) as client, client.consumer("orders", group="g") as consumer:
+        assert consumer.poll(timeout=10.0)
+
+        def received(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(Member, "received", received)
+        cluster.ping("g")
+        with pytest.raises(Fatal, match="the membership in group g ended with RuntimeError: a bug"):
+            next(consumer)
 
 
 def test_asyncio_reads_the_same(cluster: FakeCluster) -> None:
