@@ -20,6 +20,7 @@ from quorumlog.node.metadata.topics import (
     Node,
     Partition,
     Topic,
+    hosted_group,
     hosted_groups,
 )
 from quorumlog.node.state_machine import UnknownCommand, parse_whole
@@ -98,7 +99,8 @@ class Catalogue:
         if place is None:
             return None
         name, partition = place
-        return hosted_groups(self.topics[name])[partition]
+        topic = self.topics[name]
+        return hosted_group(topic, topic.partitions[partition])
 
     def allotted(self, group_id: int) -> bool:
         """Whether this group id has been given out. One that was, and that `group` does not find, has been removed."""

@@ -106,17 +106,19 @@ class HostedGroup:
         )
 
 
+def hosted_group(topic: Topic, partition: Partition) -> HostedGroup:
+    """Return the group of one partition of `topic`."""
+    return HostedGroup(
+        group_id=partition.group_id,
+        topic=topic.name,
+        topic_id=topic.topic_id,
+        partition=partition.partition,
+        replicas=partition.replicas,
+        incarnations=partition.incarnations,
+        placement_version=partition.placement_version,
+    )
+
+
 def hosted_groups(topic: Topic) -> tuple[HostedGroup, ...]:
     """Return the groups of all partitions of `topic`, by partition."""
-    return tuple(
-        HostedGroup(
-            group_id=partition.group_id,
-            topic=topic.name,
-            topic_id=topic.topic_id,
-            partition=partition.partition,
-            replicas=partition.replicas,
-            incarnations=partition.incarnations,
-            placement_version=partition.placement_version,
-        )
-        for partition in topic.partitions
-    )
+    return tuple(hosted_group(topic, partition) for partition in topic.partitions)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from quorumlog.node.metadata import decisions
+from quorumlog.node.metadata import catalogue, decisions
 from quorumlog.node.metadata.catalogue import Catalogue
-from quorumlog.node.metadata.topics import GROUPS_PARTITIONS, GROUPS_TOPIC
+from quorumlog.node.metadata.topics import GROUPS_PARTITIONS, GROUPS_TOPIC, Topic
 from quorumlog.node.state_machine import UnknownCommand
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
@@ -52,6 +52,17 @@ def test_a_created_topic_names_its_replicas_with_their_incarnations_and_bears_it
         assert group.born_voter(group.replicas[0], incarnation(group.replicas[0]))
         assert not group.born_voter(group.replicas[0], b"other incarnation")
         assert cluster.catalogue.group(group.group_id) == group
+
+
+def test_one_group_is_found_without_making_those_of_the_whole_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(nodes=3)
+    born = cluster.create("orders", partitions=1024, replicas=3).born
+
+    def all_of_them(_: Topic) -> None:
+        raise AssertionError("every tick asks for every group: that would be quadratic in the partitions")
+
+    monkeypatch.setattr(catalogue, "hosted_groups", all_of_them)
+    assert [cluster.catalogue.group(group.group_id) for group in born] == list(born)
 
 
 def test_a_name_that_is_taken_is_refused_by_the_leader_and_by_the_log() -> None:
