@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -162,5 +163,25 @@ def test_lag_reset_and_delete(shared: LocalCluster) -> None:
             await client.groups.delete(group)
             with pytest.raises(UnknownGroup):
                 await client.groups.describe(group)
+
+    asyncio.run(scenario())
+
+
+def test_a_group_starts_at_a_time(shared: LocalCluster) -> None:
+    topic = group = "at-a-time"
+    shared.create_topic(topic, PARTITIONS)
+
+    async def scenario() -> None:
+        async with aio.connect(shared.bootstrap) as client:
+            async with client.producer() as producer:
+                for hour in range(5):
+                    for partition in range(PARTITIONS):
+                        await producer.send(topic, b"%d" % hour, partition=partition, timestamp=hour * 3600.0)
+            start = datetime.fromtimestamp(3 * 3600, UTC)
+            async with client.consumer(topic, group=group, start=start) as consumer:
+                seen = [await anext(consumer) for _ in range(2 * PARTITIONS)]
+            assert sorted((record.partition, record.offset) for record in seen) == [
+                (partition, offset) for partition in range(PARTITIONS) for offset in (3, 4)
+            ]
 
     asyncio.run(scenario())
