@@ -56,6 +56,7 @@ class FoundingDesk:
         self._node_id = descriptor.node_id
         # A peer may hand the founding record over on both of its lanes at once.
         self._taking = asyncio.Lock()
+        self._takers: set[asyncio.Task[peer_pb2.FoundResponse]] = set()
         self.record: internal_pb2.Founding | None = None
         """The founding record, once the node is a member."""
         self.wiped: str | None = None
@@ -129,7 +130,19 @@ class FoundingDesk:
         return client_pb2.InitClusterResponse(error=error)
 
     async def take(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
-        """Take the founding record, if it names this node under its present incarnation."""
+        """Take the founding record, if it names this node under its present incarnation.
+
+        A caller that goes away meanwhile stops nothing: the thread that writes the identity cannot be stopped, and
+        another record taken beside it might be overwritten on disk by this one.
+        """
+        taker = asyncio.create_task(self._take_in_turn(record))
+        self._takers.add(taker)
+        taker.add_done_callback(self._takers.discard)
+        # Other than `shield`, this leaves an error that nobody waits for any more to the loop, which logs it.
+        await asyncio.wait((taker,))
+        return taker.result()
+
+    async def _take_in_turn(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
         async with self._taking:
             return await self._take(record)
 

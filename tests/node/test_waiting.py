@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import pytest
 
@@ -12,7 +13,7 @@ from quorumlog.node.founding import FoundingDesk
 from quorumlog.node.metadata import decisions
 from quorumlog.node.report import waiting_status
 from quorumlog.node.storage.database import MemoryDatabase
-from quorumlog.node.storage.identity import IDENTITY_NAME
+from quorumlog.node.storage.identity import IDENTITY_NAME, load_identity
 from quorumlog.node.storage.memory_files import MemoryFileSystem
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.opening import open_node
@@ -29,10 +30,27 @@ def descriptor(node_id: int, incarnation: bytes) -> internal_pb2.NodeDescriptor:
     )
 
 
-def record_of(*nodes: internal_pb2.NodeDescriptor) -> internal_pb2.Founding:
-    record = decisions.founding(list(nodes), cluster_id=CLUSTER, rng=random.Random(1), now_ms=0)
+def record_of(*nodes: internal_pb2.NodeDescriptor, cluster_id: bytes = CLUSTER) -> internal_pb2.Founding:
+    record = decisions.founding(list(nodes), cluster_id=cluster_id, rng=random.Random(1), now_ms=0)
     assert isinstance(record, internal_pb2.Founding)
     return record
+
+
+class SlowFiles(MemoryFileSystem):
+    """Once told to be slow, the next write of a whole file waits to be let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = False
+        self.writing = threading.Event()
+        self.go_on = threading.Event()
+
+    def replace(self, name: str, data: bytes) -> None:
+        if self.slow:
+            self.slow = False
+            self.writing.set()
+            self.go_on.wait()
+        super().replace(name, data)
 
 
 class Waiting:
@@ -108,3 +126,30 @@ def test_a_node_whose_identity_is_damaged_has_a_problem_before_anyone_tells_it()
     assert finding.severity == pb.PROBLEM
     assert "it was another incarnation before this start" in finding.message
     assert "put its own data folder back" in finding.fix
+
+
+def test_a_founding_whose_caller_hangs_up_is_carried_to_its_end_before_the_next_is_looked_at() -> None:
+    files = SlowFiles()
+    node = Waiting(files)
+    one = record_of(node.descriptor)
+    other = record_of(node.descriptor, cluster_id=b"d" * 16)
+
+    async def run() -> peer_pb2.FoundResponse:
+        files.slow = True
+        caller = asyncio.create_task(node.desk.take(one))
+        await asyncio.to_thread(files.writing.wait)
+        caller.cancel()
+        await asyncio.wait((caller,))
+        assert caller.cancelled()
+        asyncio.get_running_loop().call_soon(files.go_on.set)
+        return await node.desk.take(other)
+
+    try:
+        answer = asyncio.run(run())
+    finally:
+        files.go_on.set()
+    assert not answer.accepted
+    assert node.began == [one]
+    on_disk = load_identity(files)
+    assert on_disk is not None
+    assert on_disk.cluster_id == node.desk.cluster_id == one.cluster_id
