@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.groups import MemberStream
 from quorumlog.node.rpc.answers import Context, unknown_fields
-from quorumlog.node.rpc.service import STREAM_QUEUE_MAX, ClientService, Outgoing
+from quorumlog.node.rpc.service import STREAM_QUEUE_MAX, ClientService, Outgoing, read_and_write
 from quorumlog.proto import client_pb2
 from quorumlog.proto.client_pb2_grpc import GroupsServicer
 
@@ -28,11 +26,9 @@ class GroupsService(ClientService, GroupsServicer):
         broker = await self.broker(context)
         outgoing = Outgoing()
         session = MemberStream(outgoing.put, outgoing.close)
-        reader = asyncio.create_task(self._read_member(broker, session, context, outgoing))
         try:
-            await _write_each(context, outgoing)
+            await read_and_write(self._read_member(broker, session, context, outgoing), _write_each(context, outgoing))
         finally:
-            reader.cancel()
             broker.groups.on_session_closed(session)
             self.host.wake()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -130,3 +130,19 @@ class Outgoing:
         """Wait until something is put or taken; for whoever reads no further while too much waits here."""
         self._changed.clear()
         await self._changed.wait()
+
+
+async def read_and_write(reading: Coroutine[None, None, None], writing: Coroutine[None, None, None]) -> None:
+    """Run both sides of a stream until the writing has ended, which it does once its answers are closed and drained.
+
+    Whichever side breaks ends the stream with its exception: a stream with one side only would stay open, and mute.
+    """
+    reader, writer = asyncio.create_task(reading), asyncio.create_task(writing)
+    try:
+        await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        if reader.done():
+            reader.result()
+        await writer
+    finally:
+        reader.cancel()
+        writer.cancel()

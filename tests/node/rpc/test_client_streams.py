@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from quorumlog.node.rpc.groups_service import GroupsService
 from quorumlog.node.rpc.log_service import LogService
 from quorumlog.node.rpc.service import STREAM_QUEUE_MAX
@@ -35,6 +37,12 @@ class Call:
         await self.client_reads.wait()
         self.written.append(answer)
         self.answered.set()
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn so often that whatever can happen by itself has happened."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class Host:
@@ -80,8 +88,7 @@ def test_a_member_that_does_not_read_is_not_read_either() -> None:
         session = asyncio.create_task(GroupsService(host).GroupSession(None, call))  # type: ignore[arg-type]
         await call.answered.wait()
         call.client_reads.clear()
-        for _ in range(3 * STREAM_QUEUE_MAX):
-            await asyncio.sleep(0)
+        await turns(3 * STREAM_QUEUE_MAX)
         assert STREAM_QUEUE_MAX <= call.read_count <= STREAM_QUEUE_MAX + 100
         call.client_reads.set()
         await session
@@ -89,3 +96,25 @@ def test_a_member_that_does_not_read_is_not_read_either() -> None:
 
     call = asyncio.run(run())
     assert call.read_count == 2 * STREAM_QUEUE_MAX + 2
+
+
+def test_a_group_session_ends_when_reading_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host()
+    closed: list[object] = []
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(host.broker.groups, "on_request", broken)
+    monkeypatch.setattr(host.broker.groups, "on_session_closed", closed.append)
+
+    async def run() -> None:
+        call = Call([pb.GroupRequest(join=pb.GroupJoin(group="g", topics=["t"]))])
+        session = asyncio.create_task(GroupsService(host).GroupSession(None, call))  # type: ignore[arg-type]
+        await turns(100)
+        assert session.done()
+        await session
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        asyncio.run(run())
+    assert len(closed) == 1
