@@ -86,7 +86,7 @@ class Subscription:
         self._push_all()
 
     def on_written(self, response: client_pb2.FetchResponse) -> None:
-        """What was pushed has been written to the stream."""
+        """An answer has been written to the stream."""
         waited = self._unwritten_bytes >= UNWRITTEN_SIZE_BYTES_MAX
         self._unwritten_bytes -= response.ByteSize()
         if waited:
@@ -156,16 +156,19 @@ class Subscription:
         else:
             return
         self._credit_bytes -= result.ByteSize()
+        self._answer(result)
+        position.more = True
+        self._push(position)
+
+    def _answer(self, result: client_pb2.FetchedPartition) -> None:
         response = client_pb2.FetchResponse(partitions=[result])
         self._unwritten_bytes += response.ByteSize()
         self._send(response)
-        position.more = True
-        self._push(position)
 
     def _on_error(self, position: _Position, result: client_pb2.FetchedPartition) -> None:
         if result.error.code != client_pb2.NOT_YET_AVAILABLE:
             position.failed = True
-            self._send(client_pb2.FetchResponse(partitions=[result]))
+            self._answer(result)
             return
         if self._retry is None:
             self._retry = self._timers.at(self._clock.now() + NOT_YET_RETRY_SECONDS, self._on_retry)

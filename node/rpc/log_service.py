@@ -9,7 +9,7 @@ from typing import Final
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.subscribe import Subscription
 from quorumlog.node.rpc.answers import Context, fail, unknown_fields, unknown_produce_fields
-from quorumlog.node.rpc.service import STREAM_QUEUE_MAX, ClientService, Outgoing
+from quorumlog.node.rpc.service import STREAM_QUEUE_MAX, ClientService, Outgoing, read_and_write
 from quorumlog.proto import client_pb2
 from quorumlog.proto.client_pb2_grpc import LogServicer
 from quorumlog.proto.errors import make_error
@@ -129,25 +129,34 @@ class LogService(ClientService, LogServicer):
             return
         subscription = broker.subscribing.open(first, outgoing.put)
         self.host.wake()
-        writer = asyncio.create_task(self._write_pushed(context, outgoing, subscription))
         try:
-            while subscription is not None:
-                request = await context.read()
-                if not isinstance(request, client_pb2.SubscribeRequest):
-                    break
-                strange = unknown_fields(request)
-                if strange is not None:
-                    outgoing.put(client_pb2.FetchResponse(error=strange))
-                    break
-                if not broker.subscribing.on_request(subscription, request, outgoing.put):
-                    break
-                self.host.wake()
-            outgoing.close()
-            await writer
+            await read_and_write(
+                self._read_changes(broker, subscription, context, outgoing),
+                self._write_pushed(context, outgoing, subscription),
+            )
         finally:
-            writer.cancel()
             if subscription is not None:
                 broker.subscribing.close(subscription)
+
+    async def _read_changes(
+        self, broker: Broker, subscription: Subscription | None, context: Context, outgoing: Outgoing
+    ) -> None:
+        while subscription is not None:
+            # Credit holds back records only; what fails is answered without any.
+            while len(outgoing) > STREAM_QUEUE_MAX:
+                await outgoing.changed()
+            request = await context.read()
+            if not isinstance(request, client_pb2.SubscribeRequest):
+                break
+            strange = unknown_fields(request)
+            if strange is not None:
+                broker.subscribing.close(subscription)
+                outgoing.put(client_pb2.FetchResponse(error=strange))
+                break
+            if not broker.subscribing.on_request(subscription, request, outgoing.put):
+                break
+            self.host.wake()
+        outgoing.close()
 
     async def _write_pushed(self, context: Context, outgoing: Outgoing, subscription: Subscription | None) -> None:
         while responses := await outgoing.take(1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quorumlog.node.broker import subscribe
 from quorumlog.proto import client_pb2 as pb
 from tests.node.broker.lone_broker import LoneBroker, batch
 
@@ -43,6 +44,22 @@ def test_a_subscriber_that_does_not_read_is_sent_a_bounded_amount(node: LoneBrok
         subscription.on_written(response)
         node.settle()
     assert sum(len(response.partitions[0].batches) for response in sent) == 40
+
+
+def test_what_fails_counts_as_unread_too(node: LoneBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscribe, "UNWRITTEN_SIZE_BYTES_MAX", 2000)
+    node.create("t")
+    sent: list[pb.FetchResponse] = []
+    failing = [pb.FetchPartition(topic="t", partition=number) for number in range(1000, 1100)]
+    subscription = node.broker.subscribing.open(opening(1, *failing), sent.append)
+    assert subscription is not None
+    node.settle()
+    unread_bytes = sum(response.ByteSize() for response in sent)
+    assert 2000 <= unread_bytes < 2000 + sent[-1].ByteSize()
+    for response in sent:
+        subscription.on_written(response)
+        node.settle()
+    assert [response.partitions[0].partition for response in sent] == list(range(1000, 1100))
 
 
 def test_credit_is_spent_and_granted(node: LoneBroker) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from quorumlog.node.broker.subscribe import Subscription
 from quorumlog.node.rpc.groups_service import GroupsService
 from quorumlog.node.rpc.log_service import LogService
 from quorumlog.node.rpc.service import STREAM_QUEUE_MAX
@@ -98,6 +99,28 @@ def test_a_member_that_does_not_read_is_not_read_either() -> None:
     assert call.read_count == 2 * STREAM_QUEUE_MAX + 2
 
 
+def test_a_subscriber_that_does_not_read_is_not_read_either() -> None:
+    host = Host()
+    host.lone.create("t")
+    failing = [pb.FetchPartition(topic="t", partition=number) for number in range(1000, 1256)]
+    change = pb.SubscribeRequest(change=pb.SubscribeChange(add=failing, remove=failing))
+    changes = 2 * STREAM_QUEUE_MAX // len(failing)
+
+    async def run() -> Call:
+        call = Call([pb.SubscribeRequest(open=pb.SubscribeOpen(credit_bytes=1)), *[change] * changes])
+        call.client_reads.clear()
+        stream = asyncio.create_task(LogService(host).Subscribe(None, call))  # type: ignore[arg-type]
+        await turns(5 * changes)
+        assert call.read_count <= changes // 2 + 5
+        assert not stream.done()
+        call.client_reads.set()
+        await stream
+        return call
+
+    call = asyncio.run(run())
+    assert len(call.written) == changes * len(failing)
+
+
 def test_a_group_session_ends_when_reading_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
     closed: list[object] = []
@@ -118,3 +141,30 @@ def test_a_group_session_ends_when_reading_breaks(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RuntimeError, match="a bug"):
         asyncio.run(run())
     assert len(closed) == 1
+
+
+def test_a_subscription_ends_when_writing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host()
+    host.lone.create("t")
+    host.lone.produce("t", batch([b"x"]))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Subscription, "on_written", broken)
+
+    async def run() -> None:
+        call = Call([])
+        opening = pb.SubscribeOpen(partitions=[pb.FetchPartition(topic="t")], credit_bytes=1000)
+        first = asyncio.get_running_loop().create_future()
+        first.set_result(pb.SubscribeRequest(open=opening))
+        silence = asyncio.get_running_loop().create_future()
+        reads = iter((first, silence))
+        monkeypatch.setattr(call, "read", lambda: next(reads))
+        stream = asyncio.create_task(LogService(host).Subscribe(None, call))  # type: ignore[arg-type]
+        await turns(100)
+        assert stream.done()
+        await stream
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        asyncio.run(run())
