@@ -1,7 +1,5 @@
 """How commands end."""
 
-from quorumlog.errors import InvalidRequest, QuorumlogError
-
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
@@ -37,8 +35,3 @@ def describe(message: str, hint: str = "") -> str:
     """Return what standard error shows, with a line end."""
     text = f"quorumlog: {message}\n"
     return f"{text}hint: {hint}\n" if hint else text
-
-
-def exit_code(error: QuorumlogError) -> int:
-    """Return 2 for what the client could tell without asking a cluster, else 1."""
-    return USAGE if isinstance(error, InvalidRequest) and error.code == "CLIENT" else FAILED

@@ -1,113 +1,33 @@
-"""Finds the verb, runs it, and says how it ended."""
+"""How the program begins and ends.
 
-import argparse
-import os
+Nothing large is imported before `main` runs: Ctrl-C while the rest is loaded ends it like any later one, and a standard
+stream that is closed is seen to before a library opens something under its number.
+"""
+
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from typing import NoReturn
 
-from quorumlog.bench.command import bench
-from quorumlog.cli.cluster import cluster
-from quorumlog.cli.consume import consume
-from quorumlog.cli.doctor import doctor
-from quorumlog.cli.errors import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, describe, exit_code
-from quorumlog.cli.group import group
-from quorumlog.cli.produce import produce
-from quorumlog.cli.topic import topic
-from quorumlog.errors import QuorumlogError
-
-GROUP = "quorumlog.commands"
-
-VERBS = {verb.__name__: verb for verb in (topic, produce, consume, group, cluster, bench, doctor)}
-
-EXTRAS = {
-    "dev": ("node", "a local cluster in the foreground, every node a process of its own"),
-    "node": ("node", "one server process"),
-}
-"""Verbs of parts that need more than the client: which extra brings them, and what they are."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors look like every other error of the program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and end with exit code 2."""
-        sys.stderr.write(describe(message, f"see {self.prog} --help"))
-        raise SystemExit(USAGE)
+from quorumlog.cli.errors import BROKEN_PIPE, FAILED, INTERRUPTED, CommandFailed, describe
+from quorumlog.cli.streams import guard_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code. `arguments` None: those of the process."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    """Run the program; returns its exit code. `arguments` None: those of the process, whose standard streams it takes
+    over."""
     try:
-        code = _run(given)
-        sys.stdout.flush()
-    except (UsageError, CommandFailed) as error:
+        if arguments is None:
+            guard_streams()
+            arguments = sys.argv[1:]
+        from quorumlog.cli.program import run
+
+        try:
+            return run(arguments)
+        finally:
+            sys.stdout.flush()
+    except CommandFailed as error:
         sys.stderr.write(describe(error.message, error.hint))
-        return USAGE if isinstance(error, UsageError) else FAILED
-    except QuorumlogError as error:
-        sys.stderr.write(describe(error.message, error.hint))
-        return exit_code(error)
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    else:
-        return code
-
-
-def _run(given: Sequence[str]) -> int:
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if given and given[0] in {*found, *EXTRAS} and given[0] not in VERBS:
-        return _run_extra(given[0], found.get(given[0]), given[1:])
-    parser = _parser(found)
-    arguments = parser.parse_args(given)
-    if "run" not in arguments:
-        parser.print_help()
-        return USAGE
-    return int(arguments.run(arguments))
-
-
-def _parser(found: dict[str, EntryPoint]) -> Parser:
-    parser = Parser(
-        prog="quorumlog",
-        description="A distributed replicated log: topics, records, consumer groups, clusters.",
-        epilog="`-b` or the environment variable QUORUMLOG_BOOTSTRAP names the cluster; the default is localhost:7070. "
-        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 the reader of the output has gone.",
-    )
-    parser.add_argument("--version", action="version", version=f"quorumlog {_version()}")
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, verb in VERBS.items():
-        text = (verb.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        verb(verbs.add_parser(name, help=text, description=f"{text}."))
-    for name in sorted({*found, *EXTRAS}):
-        # Only for the overview: they are loaded when they are called, because loading a server takes a while.
-        verbs.add_parser(name, help=EXTRAS[name][1] if name in EXTRAS else f"see quorumlog {name} --help")
-    return parser
-
-
-def _run_extra(name: str, point: EntryPoint | None, rest: Sequence[str]) -> int:
-    extra = EXTRAS[name][0] if name in EXTRAS else name
-    try:
-        if point is None:
-            raise ModuleNotFoundError(name=name)
-        verb = point.load()
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.split(".")[0] == "quorumlog" and point is not None:
-            raise  # a part of the package itself: a bug, not something to install
-        sys.stderr.write(describe(f"{name} needs: pip install 'quorumlog[{extra}]'"))
-        return USAGE
-    parser = Parser(prog=f"quorumlog {name}", description=(verb.__doc__ or "").strip())
-    verb(parser)
-    arguments = parser.parse_args(rest)
-    return int(arguments.run(arguments))
-
-
-def _version() -> str:
-    try:
-        return version("quorumlog")
-    except PackageNotFoundError:
-        return "0+unknown"

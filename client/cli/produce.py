@@ -2,12 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 from quorumlog.cli.arguments import add_bootstrap, duration, open_client, pair, whole
 from quorumlog.cli.errors import CommandFailed, UsageError
 from quorumlog.cli.formats import unescape
 from quorumlog.cli.output import Progress
+from quorumlog.cli.streams import reason
 from quorumlog.errors import DeliveryFailed, QuorumlogError
 from quorumlog.futures import SendFuture
 from quorumlog.sync import Producer
@@ -47,7 +49,7 @@ def run_produce(arguments: argparse.Namespace) -> int:
         client.producer(compression=arguments.compression, delivery_timeout=arguments.delivery_timeout) as producer,
     ):
         try:
-            _send(producer, arguments, sys.stdin.buffer, delimiter, headers, progress)
+            _send(producer, arguments, lines_of(sys.stdin.buffer), delimiter, headers, progress)
             producer.flush()
         finally:
             progress.clear()
@@ -65,7 +67,7 @@ def _send(
     """Put every line into the producer's buffer; stops early once a delivery has failed."""
     oldest: SendFuture | None = None
     for number, line in enumerate(lines, 1):
-        key, value = split_key(line.removesuffix(b"\n"), delimiter)
+        key, value = split_key(line, delimiter)
         try:
             future = producer.send(
                 arguments.topic,
@@ -85,6 +87,21 @@ def _send(
                 raise failure
             oldest = future
         progress.show(f"{number} records sent to {arguments.topic}")
+
+
+def lines_of(source: BinaryIO) -> Iterator[bytes]:
+    """Yield lines without their ends.
+
+    Raises:
+        CommandFailed: the source cannot be read.
+    """
+    try:
+        for line in source:
+            yield line.removesuffix(b"\n")
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot read standard input: {reason(error)}", "give it lines, for example with < FILE"
+        ) from error
 
 
 def split_key(line: bytes, delimiter: bytes | None) -> tuple[bytes | None, bytes]:

@@ -6,8 +6,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from quorumlog.cli import main as program
+from quorumlog.cli import program
 from quorumlog.cli.errors import CommandFailed, UsageError
+from quorumlog.cli.main import main
 from quorumlog.errors import InvalidRequest, NoLeader, UnknownTopic
 
 Outcome = int | BaseException
@@ -70,14 +71,14 @@ def test_every_end_has_its_exit_code_and_its_words(
     ends: Outcome, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, verb_that(ends))
-    assert program.main(["spin"]) == code
+    assert main(["spin"]) == code
     assert capsys.readouterr() == ("", said)
 
 
 def test_a_bug_is_not_dressed_up_as_an_error_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, verb_that(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
-        program.main(["spin"])
+        main(["spin"])
 
 
 @pytest.mark.parametrize("verb", ["node", "dev"])
@@ -85,7 +86,7 @@ def test_a_verb_that_is_not_installed_says_what_to_install(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch)
-    assert program.main([verb, "--config", "x"]) == 2
+    assert main([verb, "--config", "x"]) == 2
     assert capsys.readouterr().err == f"quorumlog: {verb} needs: pip install 'quorumlog[node]'\n"
 
 
@@ -93,14 +94,14 @@ def test_a_verb_whose_packages_are_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, EntryPoint("node", "a_package_that_is_not_there:node", program.GROUP))
-    assert program.main(["node"]) == 2
+    assert main(["node"]) == 2
     assert "needs: pip install 'quorumlog[node]'" in capsys.readouterr().err
 
 
 def test_a_part_of_the_package_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, EntryPoint("node", "quorumlog.not_there:node", program.GROUP))
     with pytest.raises(ModuleNotFoundError):
-        program.main(["node"])
+        main(["node"])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_wrong_usage_is_named_with_what_to_write_instead(
     arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        code: object = program.main(arguments)
+        code: object = main(arguments)
     except SystemExit as end:
         code = end.code
     out, err = capsys.readouterr()
@@ -144,18 +145,18 @@ def test_wrong_usage_is_named_with_what_to_write_instead(
 
 
 def test_a_cluster_that_is_not_there_is_named_with_the_stage_and_the_fix(capsys: pytest.CaptureFixture[str]) -> None:
-    assert program.main(["topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"]) == 1
+    assert main(["topic", "list", "-b", "127.0.0.1:1", "--timeout", "0.2"]) == 1
     assert capsys.readouterr().err.splitlines()[0].startswith("quorumlog: cannot connect to 127.0.0.1:1")
 
 
 def test_without_a_verb_it_shows_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert program.main([]) == 2
+    assert main([]) == 2
     shown = capsys.readouterr().out
     assert all(f"    {verb} " in shown for verb in ("topic", "produce", "consume", "group", "cluster", "doctor", "dev"))
 
 
 def test_it_knows_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        program.main(["--version"])
+        main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith("quorumlog ")
