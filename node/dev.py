@@ -108,13 +108,13 @@ class DevCluster:
         self._nodes = [_DevNode(number, folders[number - 1], *ports[number - 1]) for number in range(1, nodes + 1)]
 
     def run(self) -> int:
-        """Run until SIGINT or SIGTERM. Raises DevFailed when the cluster does not come up."""
+        """Run until SIGINT, SIGTERM or SIGHUP. Raises DevFailed when the cluster does not come up."""
         return asyncio.run(self._run())
 
     async def _run(self) -> int:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _stopping_signals():
             loop.add_signal_handler(number, stopping.set)
         try:
             for node in self._nodes:
@@ -199,6 +199,14 @@ class DevCluster:
             _signal(pid, signal.SIGKILL)
         if self._temporary:
             shutil.rmtree(self._data, ignore_errors=True)
+
+
+def _stopping_signals() -> list[signal.Signals]:
+    """What ends the cluster: Ctrl-C, a polite kill, and the end of the terminal unless it is ignored, as by nohup."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
 
 
 def _check_ports(nodes: list[_DevNode]) -> None:

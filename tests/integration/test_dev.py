@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -25,10 +25,10 @@ LINE_SECONDS = 60.0
 class Dev:
     """The program in the foreground of a terminal of its own, and what it prints."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, prefix: Sequence[str] = ()) -> None:
         program = "import sys; from quorumlog.cli.main import main; sys.exit(main())"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "dev", *map(str, arguments)],
+            [*prefix, sys.executable, "-c", program, "dev", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -54,9 +54,9 @@ class Dev:
         assert ready == "ready " + ",".join(address for _, address in self.nodes.values())
         return ready.removeprefix("ready ")
 
-    def interrupt(self) -> int:
-        """Ctrl-C: SIGINT to the whole foreground group."""
-        os.killpg(self.process.pid, signal.SIGINT)
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal that goes to the whole foreground group."""
+        os.killpg(self.process.pid, number)
         return self.process.wait(40)
 
     def clean_up(self) -> None:
@@ -75,8 +75,8 @@ MakeDev = Callable[..., Dev]
 def make_dev() -> Iterator[MakeDev]:
     made: list[Dev] = []
 
-    def make(*arguments: object) -> Dev:
-        made.append(Dev(*arguments))
+    def make(*arguments: object, prefix: Sequence[str] = ()) -> Dev:
+        made.append(Dev(*arguments, prefix=prefix))
         return made[-1]
 
     yield make
@@ -159,15 +159,26 @@ def test_dev_starts_again_from_its_data(make_dev: MakeDev, tmp_path: Path) -> No
     assert second.interrupt() == 0
 
 
-def test_dev_without_data_leaves_nothing_behind(make_dev: MakeDev) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_dev_without_data_leaves_nothing_behind(make_dev: MakeDev, ending: signal.Signals) -> None:
     dev = make_dev("--port", 0, "--nodes", 1)
     dev.until_ready(1)
     (pid, _) = dev.nodes[1]
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     folder = Path(command[command.index(b"--config") + 1].decode()).parents[1]
     assert folder.is_dir()
-    assert dev.interrupt() == 0
+    assert dev.interrupt(ending) == 0
+    assert not runs(pid)
     assert not folder.exists()
+
+
+def test_dev_under_nohup_outlives_its_terminal(make_dev: MakeDev) -> None:
+    dev = make_dev("--port", 0, "--nodes", 1, prefix=["nohup"])
+    dev.until_ready(1)
+    dev.process.send_signal(signal.SIGHUP)
+    os.kill(dev.nodes[1][0], signal.SIGKILL)
+    assert dev.line().startswith("node 1 exited (signal 9)"), "it still watches"
+    assert dev.interrupt() == 0
 
 
 def test_second_dev_on_the_same_data_says_so_and_harms_nothing(make_dev: MakeDev, tmp_path: Path) -> None:
