@@ -38,31 +38,40 @@ class _DevNode:
         self.node_id = node_id
         self.folder = folder
         self.config = folder / "node.toml"
+        self.prepared = folder / "node.toml.new"
         self.log = folder / "node.log"
         self.client_address = f"127.0.0.1:{client_port}"
         self.peer_address = f"127.0.0.1:{peer_port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def write_config(self) -> None:
-        """Write node.toml. Raises DevFailed."""
+    def prepare_config(self) -> None:
+        """Write what becomes node.toml beside it. Raises DevFailed."""
         try:
-            self._write_config()
+            self._prepare_config()
         except OSError as error:
             raise DevFailed(
                 f"the folder {self.folder} cannot be used: {error.strerror}; make it writable for this user, or choose "
                 "another one with --data"
             ) from error
 
-    def _write_config(self) -> None:
+    def _prepare_config(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # A host of its own, or placement would see one machine and could not spread replicas.
-        self.config.write_text(
-            f"node_id = {self.node_id}\n"
-            f'data = "."\n'
-            f'client_address = "{self.client_address}"\n'
-            f'peer_address = "{self.peer_address}"\n'
-            f'host = "dev-{self.node_id}"\n'
-        )
+        with self.prepared.open("w") as file:
+            # A host of its own, or placement would see one machine and could not spread replicas.
+            file.write(
+                f"node_id = {self.node_id}\n"
+                f'data = "."\n'
+                f'client_address = "{self.client_address}"\n'
+                f'peer_address = "{self.peer_address}"\n'
+                f'host = "dev-{self.node_id}"\n'
+            )
+            file.flush()
+            # A rename that reached the disk before the bytes would leave an empty node.toml after a power cut.
+            os.fsync(file.fileno())
+
+    def adopt_config(self) -> None:
+        """Let what was prepared be node.toml."""
+        self.prepared.rename(self.config)
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -125,9 +134,8 @@ class DevCluster:
                         "started it, or use another --data"
                     )
             _check_ports(self._nodes)
+            self._write_configs()
             for node in self._nodes:
-                if not node.config.exists():  # otherwise it is the operator's, with what was changed in it
-                    node.write_config()
                 node.start()
                 assert node.process is not None
                 self._say(f"node {node.node_id} pid {node.process.pid} {node.client_address}")
@@ -138,6 +146,18 @@ class DevCluster:
         finally:
             await self._stop()
         return 0
+
+    def _write_configs(self) -> None:
+        """Write every node.toml that is not there, and none if one of them cannot be written. Raises DevFailed.
+
+        A start that is cut short would otherwise leave some of them, which look like a cluster of fewer nodes.
+        """
+        # One that is there is the operator's, with what was changed in it.
+        missing = [node for node in self._nodes if not node.config.exists()]
+        for node in missing:
+            node.prepare_config()
+        for node in missing:
+            node.adopt_config()
 
     async def _until_ready(self, stopping: asyncio.Event) -> bool:
         """Wait until every node serves and every group has a leader; False when interrupted."""

@@ -181,6 +181,22 @@ def test_dev_under_nohup_outlives_its_terminal(make_dev: MakeDev) -> None:
     assert dev.interrupt() == 0
 
 
+def test_dev_whose_first_start_was_cut_short_starts_the_second_time(make_dev: MakeDev, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "node-2"
+    in_the_way.write_text("in the way")
+    first = make_dev("--port", 0, "--data", tmp_path)
+    said, errors = first.process.communicate(timeout=60)
+    assert first.process.returncode == 1
+    assert f"the folder {in_the_way} cannot be used" in errors
+    assert said == "", "no node was started"
+
+    in_the_way.unlink()
+    (tmp_path / "node-1" / "node.toml.new").write_text("node_")
+    second = make_dev("--port", 0, "--data", tmp_path)
+    second.until_ready()
+    assert second.interrupt() == 0
+
+
 def test_second_dev_on_the_same_data_says_so_and_harms_nothing(make_dev: MakeDev, tmp_path: Path) -> None:
     first = make_dev("--port", 0, "--nodes", 1, "--data", tmp_path / "data")
     address = first.until_ready(1)
