@@ -12,7 +12,7 @@ from quorumlog.bench.latency import latency
 from quorumlog.bench.measure import Result, Settings
 from quorumlog.bench.produce import produce
 from quorumlog.bench.run import run
-from quorumlog.cli.arguments import add_bootstrap, add_output, duration, positive, whole
+from quorumlog.cli.arguments import add_bootstrap, add_output, duration, positive, positive_32, whole
 from quorumlog.cli.output import Cell, Progress, print_json, print_table
 from quorumlog.dev_cluster import DevCluster, end_in_order
 
@@ -25,8 +25,8 @@ def bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workload", choices=list(WORKLOADS), help="what to measure")
     add_bootstrap(parser)
     parser.add_argument("--seconds", type=duration, default=10.0, help="how long (default 10)")
-    parser.add_argument("-p", "--partitions", type=positive, default=12, help="of the topic (default 12)")
-    parser.add_argument("-r", "--replicas", type=positive, default=3, help="of each partition (default 3)")
+    parser.add_argument("-p", "--partitions", type=positive_32, default=12, help="of the topic (default 12)")
+    parser.add_argument("-r", "--replicas", type=positive_32, default=3, help="of each partition (default 3)")
     parser.add_argument("--size", type=whole, default=100, help="bytes of a record's value (default 100)")
     parser.add_argument(
         "--api", choices=("send_many", "send"), default="send_many", help="of produce (default send_many)"

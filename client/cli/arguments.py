@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +58,18 @@ def duration(text: str) -> float:
     return value
 
 
+def utf8(given: str) -> str:
+    """Return the argument as it is, if it is UTF-8: it becomes part of a request or of a record.
+
+    What is not reaches a program as halves of surrogate pairs.
+    """
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{os.fsencode(given)!r} is not UTF-8: write it in UTF-8") from None
+    return given
+
+
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
     return _whole(text, 1)
@@ -67,21 +80,33 @@ def whole(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
+def positive_32(text: str) -> int:
+    """Return a whole number of at least 1 that travels in 32 bits."""
+    return _whole(text, 1, 1 << 32)
+
+
+def whole_32(text: str) -> int:
+    """Return a whole number of at least 0 that travels in 32 bits."""
+    return _whole(text, 0, 1 << 32)
+
+
+def _whole(text: str, least: int, end: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
         value = least - 1
     if value < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    if end is not None and value >= end:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number below {end}")
     return value
 
 
-def pair(text: str) -> tuple[str, str]:
+def pair(given: str) -> tuple[str, str]:
     """Return (key, value) of `key=value`."""
-    key, equals, value = text.partition("=")
+    key, equals, value = utf8(given).partition("=")
     if not equals or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
+        raise argparse.ArgumentTypeError(f"{given!r} is not key=value")
     return key, value
 
 
@@ -119,7 +144,7 @@ def position(text: str) -> Position:
     if text.startswith("@"):
         return Position(time=_time(text[1:]))
     if text.isdecimal():
-        return Position(offset=int(text))
+        return Position(offset=_whole(text, 0, 1 << 63))
     raise argparse.ArgumentTypeError(f"{text!r} is not start, end, an offset or @TIME")
 
 

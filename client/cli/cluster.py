@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 
-from quorumlog.cli.arguments import CLIENT_ID, add_common, open_client, pair, whole
+from quorumlog.cli.arguments import CLIENT_ID, add_common, open_client, pair, positive_32, whole_32
 from quorumlog.cli.errors import UsageError
 from quorumlog.cli.output import print_json, print_table, size
 from quorumlog.cli.waiting import Waiting
@@ -41,8 +41,8 @@ def cluster(parser: argparse.ArgumentParser) -> None:
         "leader (the first of the partition's replicas) is given the leadership back within seconds while it is up.",
     )
     transfer.add_argument("topic")
-    transfer.add_argument("partition", type=whole)
-    transfer.add_argument("--to", type=whole, required=True, metavar="NODE_ID")
+    transfer.add_argument("partition", type=whole_32)
+    transfer.add_argument("--to", type=whole_32, required=True, metavar="NODE_ID")
     transfer.set_defaults(run=run_transfer)
 
     for verb in (init, status, transfer):
@@ -57,11 +57,14 @@ def run_init(arguments: argparse.Namespace) -> int:
     """Found a cluster."""
     nodes: dict[int, str] = {}
     for number, address in arguments.node:
-        if not number.isdecimal() or int(number) < 1:
-            raise UsageError(f"--node {number}={address}: {number!r} is not a node_id", "write --node 1=HOST:PORT")
-        if int(number) in nodes:
+        try:
+            node_id = positive_32(number)
+        except argparse.ArgumentTypeError:
+            message = f"--node {number}={address}: {number!r} is not a node_id"
+            raise UsageError(message, "write --node 1=HOST:PORT") from None
+        if node_id in nodes:
             raise UsageError(f"--node {number} is given twice", "each node has a node_id of its own")
-        nodes[int(number)] = address
+        nodes[node_id] = address
     cluster_id = asyncio.run(_init(arguments, nodes))
     if arguments.output == "json":
         print_json({"cluster_id": cluster_id.hex(), "nodes": sorted(nodes)})

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-from quorumlog.cli.arguments import Position, add_bootstrap, open_client, position, positive, whole
+from quorumlog.cli.arguments import Position, add_bootstrap, open_client, position, positive, whole_32
 from quorumlog.cli.errors import UsageError
 from quorumlog.cli.formats import FORMAT_HELP, formatter, record_json
 from quorumlog.cli.output import Progress
@@ -29,7 +29,7 @@ def consume(parser: argparse.ArgumentParser) -> None:
         metavar="start|end|OFFSET|@TIME",
         help="where to begin; with -g only where the group has not been before (default start)",
     )
-    parser.add_argument("-p", "--partition", type=whole, action="append", help="only this one; may be repeated")
+    parser.add_argument("-p", "--partition", type=whole_32, action="append", help="only this one; may be repeated")
     parser.add_argument("-n", "--count", type=positive, help="end after so many records")
     parser.add_argument(
         "--until",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from quorumlog.cli.arguments import Position, add_common, open_client, position, whole
+from quorumlog.cli.arguments import Position, add_common, open_client, position, whole_32
 from quorumlog.cli.output import print_json, print_table
 from quorumlog.descriptions import GroupDescription
 from quorumlog.errors import UnknownPartition
@@ -25,7 +25,7 @@ def group(parser: argparse.ArgumentParser) -> None:
     reset.add_argument("group")
     reset.add_argument("-t", "--topic", required=True)
     reset.add_argument("--to", type=position, required=True, metavar="start|end|OFFSET|@TIME")
-    reset.add_argument("-p", "--partition", type=whole, action="append", help="only this one; may be repeated")
+    reset.add_argument("-p", "--partition", type=whole_32, action="append", help="only this one; may be repeated")
     reset.add_argument("-d", "--dry-run", action="store_true", help="print the offsets, set nothing")
     reset.set_defaults(run=run_reset)
 

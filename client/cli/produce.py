@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from quorumlog.cli.arguments import add_bootstrap, duration, open_client, pair, whole
+from quorumlog.cli.arguments import add_bootstrap, duration, open_client, pair, whole_32
 from quorumlog.cli.errors import CommandFailed, UsageError
 from quorumlog.cli.formats import unescape
 from quorumlog.cli.output import Progress
@@ -19,7 +19,7 @@ def produce(parser: argparse.ArgumentParser) -> None:
     """Send each line of standard input as a record."""
     parser.add_argument("topic")
     parser.add_argument("-K", "--key-delimiter", metavar="DELIM", help="what stands before the first DELIM is the key")
-    parser.add_argument("-p", "--partition", type=whole, help="this one instead of the one the key chooses")
+    parser.add_argument("-p", "--partition", type=whole_32, help="this one instead of the one the key chooses")
     parser.add_argument(
         "-H", "--header", type=pair, action="append", default=[], metavar="NAME=VALUE", help="on every record"
     )

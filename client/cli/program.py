@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from quorumlog.bench.command import bench
+from quorumlog.cli.arguments import utf8
 from quorumlog.cli.cluster import cluster
 from quorumlog.cli.consume import consume
 from quorumlog.cli.doctor import doctor
@@ -28,7 +29,18 @@ EXTRAS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors look like every other error of the program."""
+    """A parser whose errors look like every other error of the program, and whose arguments are UTF-8 where no type of
+    their own says otherwise."""
+
+    def __init__(self, *given: Any, **settings: Any) -> None:
+        super().__init__(*given, **settings)
+        self.register("type", None, utf8)
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        """Add commands, whose own parsers judge the arguments behind them."""
+        commands = super().add_subparsers(**settings)
+        commands.type = str
+        return commands
 
     def error(self, message: str) -> NoReturn:
         """Print the error and end with exit code 2."""
@@ -76,8 +88,8 @@ def _parser(found: dict[str, EntryPoint]) -> Parser:
     parser.add_argument("--version", action="version", version=f"quorumlog {_version()}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, verb in VERBS.items():
-        text = (verb.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        verb(verbs.add_parser(name, help=text, description=f"{text}."))
+        what = (verb.__doc__ or "").strip().splitlines()[0].rstrip(".")
+        verb(verbs.add_parser(name, help=what, description=f"{what}."))
     for name in sorted({*found, *EXTRAS}):
         # Only for the overview: they are loaded when they are called, because loading a server takes a while.
         verbs.add_parser(name, help=EXTRAS[name][1] if name in EXTRAS else f"see quorumlog {name} --help")

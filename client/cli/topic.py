@@ -2,7 +2,7 @@
 
 import argparse
 
-from quorumlog.cli.arguments import add_common, open_client, pair, pairs, positive
+from quorumlog.cli.arguments import add_common, open_client, pair, pairs, positive_32
 from quorumlog.cli.errors import UsageError
 from quorumlog.cli.output import plain, print_json, print_table
 from quorumlog.descriptions import TopicDescription
@@ -14,8 +14,8 @@ def topic(parser: argparse.ArgumentParser) -> None:
 
     create = verbs.add_parser("create", help="create a topic, and wait until its partitions have leaders")
     create.add_argument("name")
-    create.add_argument("-p", "--partitions", type=positive, help="how many (default: the cluster's)")
-    create.add_argument("-r", "--replicas", type=positive, help="copies of each partition (default: the cluster's)")
+    create.add_argument("-p", "--partitions", type=positive_32, help="how many (default: the cluster's)")
+    create.add_argument("-r", "--replicas", type=positive_32, help="copies of each partition (default: the cluster's)")
     create.add_argument("-c", "--config", type=pair, action="append", metavar="KEY=VALUE", help="a configuration")
     create.add_argument("--if-not-exists", action="store_true", help="a topic of this name is fine as it is")
     create.add_argument("-d", "--dry-run", action="store_true", help="check everything, create nothing")

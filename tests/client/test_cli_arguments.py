@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from quorumlog.cli.arguments import Position, duration, pair, pairs, position, positive, whole
+from quorumlog.cli.arguments import Position, duration, pair, pairs, position, positive, positive_32, whole, whole_32
 from quorumlog.cli.errors import UsageError
 
 
@@ -55,6 +55,10 @@ def test_numbers_have_limits() -> None:
     for read, text in ((positive, "0"), (positive, "x"), (whole, "-1"), (whole, "1.5")):
         with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a whole number of at least"):
             read(text)
+    assert (positive_32("4294967295"), whole_32("4294967295"), positive("4294967296")) == (2**32 - 1, 2**32 - 1, 2**32)
+    for read_32 in (positive_32, whole_32):
+        with pytest.raises(argparse.ArgumentTypeError, match="'4294967296' is not a whole number below 4294967296"):
+            read_32("4294967296")
     for text in ("0", "-1", "nan", "inf", "soon"):
         with pytest.raises(argparse.ArgumentTypeError, match="is not a number of seconds above 0"):
             duration(text)

@@ -1,6 +1,7 @@
 """How the program finds a verb and how it ends."""
 
 import argparse
+import os
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 
@@ -114,6 +115,27 @@ def test_a_part_of_the_package_that_is_missing_is_a_bug(monkeypatch: pytest.Monk
             "argument -p/--partitions: '0' is not a whole number of at least 1",
             "see",
         ),
+        (
+            ["topic", "create", "x", "-p", "99999999999"],
+            "-p/--partitions: '99999999999' is not a whole number below",
+            "see",
+        ),
+        (
+            ["topic", "create", "x", "-r", "99999999999"],
+            "-r/--replicas: '99999999999' is not a whole number below",
+            "see",
+        ),
+        (["produce", "x", "-p", "99999999999"], "-p/--partition: '99999999999' is not a whole number below", "see"),
+        (["consume", "x", "-o", "9" * 19], f"--offset: '{'9' * 19}' is not a whole number below", "see"),
+        (["consume", "x", "-o", "9" * 5000], "--offset: ", "see quorumlog consume --help"),
+        (["group", "reset", "g", "-t", "x", "--to", "9" * 19], "--to: ", "see quorumlog group reset --help"),
+        (["cluster", "transfer", "x", "0", "--to", "99999999999"], "--to: '99999999999' is not", "see"),
+        (
+            ["cluster", "init", "--node", "99999999999=b:1"],
+            "'99999999999' is not a node_id",
+            "write --node 1=HOST:PORT",
+        ),
+        (["bench", "produce", "-p", "99999999999"], "-p/--partitions: '99999999999' is not", "see"),
         (["topic", "create", "x", "-c", "k"], "'k' is not key=value", "see quorumlog topic create --help"),
         (["topic", "alter", "x"], "nothing to change", "give -c KEY=VALUE or --reset KEY"),
         (["consume", "x", "-g", "g", "-o", "5"], "a group decides itself", "quorumlog group reset"),
@@ -142,6 +164,34 @@ def test_wrong_usage_is_named_with_what_to_write_instead(
     assert message in first
     assert second.startswith("hint: ")
     assert hint in second
+
+
+NO_UTF8 = os.fsdecode(b"a=\xff")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["produce", NO_UTF8], "argument topic"),
+        (["produce", "x", "-H", NO_UTF8], "argument -H/--header"),
+        (["produce", "x", "-K", NO_UTF8], "argument -K/--key-delimiter"),
+        (["consume", "x", "--format", NO_UTF8], "argument --format"),
+        (["consume", "x", "-g", NO_UTF8], "argument -g/--group"),
+        (["group", "describe", NO_UTF8], "argument group"),
+        (["topic", "create", "x", "-c", NO_UTF8], "argument -c/--config"),
+        (["topic", "alter", "x", "--reset", NO_UTF8], "argument --reset"),
+        (["topic", "list", "-b", NO_UTF8], "argument -b/--bootstrap"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_named(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    first, second = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert first == f"quorumlog: {named}: b'a=\\xff' is not UTF-8: write it in UTF-8"
+    assert second.startswith("hint: see quorumlog ")
 
 
 def test_a_cluster_that_is_not_there_is_named_with_the_stage_and_the_fix(capsys: pytest.CaptureFixture[str]) -> None:
