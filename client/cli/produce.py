@@ -14,6 +14,9 @@ from quorumlog.errors import DeliveryFailed, QuorumlogError
 from quorumlog.futures import SendFuture
 from quorumlog.sync import Producer
 
+LINE_BYTES_MAX = 16 << 20
+"""No topic takes a larger batch. A line below that may still be over the limit of its topic."""
+
 
 def produce(parser: argparse.ArgumentParser) -> None:
     """Send each line of standard input as a record."""
@@ -90,14 +93,22 @@ def _send(
 
 
 def lines_of(source: BinaryIO) -> Iterator[bytes]:
-    """Yield lines without their ends.
+    """Yield lines without their ends, and never hold more than one of them.
 
     Raises:
-        CommandFailed: the source cannot be read.
+        CommandFailed: a line is longer than any record can be, or the source cannot be read.
     """
+    number = 0
     try:
-        for line in source:
-            yield line.removesuffix(b"\n")
+        while line := source.readline(LINE_BYTES_MAX + 1):
+            number += 1
+            line = line.removesuffix(b"\n")
+            if len(line) > LINE_BYTES_MAX:
+                raise CommandFailed(
+                    f"line {number}: a record of more than {LINE_BYTES_MAX} bytes is over the limit of every topic",
+                    "send a smaller one, or keep the payload elsewhere and send a reference",
+                )
+            yield line
     except OSError as error:
         raise CommandFailed(
             f"cannot read standard input: {reason(error)}", "give it lines, for example with < FILE"
