@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
 from quorumlog.errors import Closed, InvalidRequest
@@ -22,6 +23,9 @@ class Portal:
     def __init__(self) -> None:
         self._process = PROCESS.generation
         self.loop = asyncio.new_event_loop()
+        self._closed = False
+        self._ended = False
+        self._waited_for: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="quorumlog", daemon=True)
         self._thread.start()
 
@@ -30,40 +34,72 @@ class Portal:
         try:
             self.loop.run_forever()
         finally:
-            pending = asyncio.all_tasks(self.loop)
-            for task in pending:
-                task.cancel()
-            if pending:
-                self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            self._closed = True
+            self._cut_off()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+            # Whoever handed something over in the last moment is either seen here or sees this himself: no lock, which
+            # a signal handler that closes could meet held by the very call it interrupted.
+            self._ended = True
+            for future in list(self._waited_for):
+                future.cancel()
+
+    def _cut_off(self) -> None:
+        while True:
+            self.loop.run_until_complete(asyncio.sleep(0))  # what was handed over before begins, to be cancelled
+            pending = asyncio.all_tasks(self.loop)
+            if not pending:
+                return
+            for task in pending:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
 
     def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` in the loop and return its result; whatever it raises is raised here.
 
         Raises:
             ForkedProcess: the loop belongs to the process that forked this one.
-            Closed: the portal is.
+            Closed: the portal is, or was before the work ended.
             InvalidRequest: called from the loop's own thread, which would then wait for itself.
         """
+        call = _Call(work)
         try:
-            self._check()
+            self.check_thread()
+            if self._closed:
+                raise _closed()
         except Exception:
             work.close()
             raise
-        call = _Call(work)
+        running = call.run()
         try:
-            return asyncio.run_coroutine_threadsafe(call.run(), self.loop).result()
+            return self._wait(running)
+        except CancelledError:
+            # Where the loop took it up it has ended; where it did not, nobody else will.
+            running.close()
+            work.close()
+            raise _closed() from None
         except BaseException:
             # Ctrl-C may come when the loop has the work already and this thread not yet the future to cancel it by.
             with contextlib.suppress(RuntimeError):  # the portal was closed, and the work with it
                 self.loop.call_soon_threadsafe(call.give_up)
             raise
 
-    def _check(self) -> None:
+    def _wait(self, running: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            future = asyncio.run_coroutine_threadsafe(running, self.loop)
+        except RuntimeError:
+            raise CancelledError from None  # the loop is closed
+        self._waited_for.add(future)
+        try:
+            if self._ended:
+                future.cancel()
+            return future.result()
+        finally:
+            self._waited_for.discard(future)
+
+    def check_thread(self) -> None:
+        """Raise unless this thread may wait for the loop: ForkedProcess and InvalidRequest, as `call` does."""
         check_process(self._process, "client")
-        if not self._thread.is_alive() or self.loop.is_closed():
-            raise Closed("the client is closed", hint="connect again")
         if threading.current_thread() is self._thread:
             raise InvalidRequest(
                 "a callback of the client's own thread cannot wait for the client",
@@ -71,11 +107,20 @@ class Portal:
             )
 
     def close(self) -> None:
-        """Stop the loop and end its thread."""
-        if self._process != PROCESS.generation or not self._thread.is_alive():
+        """Stop the loop and end its thread; calls that are under way raise Closed."""
+        if self._process != PROCESS.generation:
             return
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        with contextlib.suppress(RuntimeError):  # another thread closes it as well, and was faster
+            self.loop.call_soon_threadsafe(self._stop)
         self._thread.join()
+
+    def _stop(self) -> None:
+        if not self._closed:  # a second stop would end what the first has begun
+            self.loop.stop()
+
+
+def _closed() -> Closed:
+    return Closed("the client is closed", hint="connect again")
 
 
 class _Call(Generic[_T]):
