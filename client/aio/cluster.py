@@ -159,18 +159,25 @@ class Cluster:
             self.waiting(error, began)
 
     def waiting_for_leaders(self, topics: Iterable[str], began: float) -> None:
-        """Tell of partitions without a leader, where there are any."""
+        """Tell of partitions without a leader, where there are any, and of their nodes that are known to be down."""
         places = [
-            f"{name}[{partition}]"
+            (name, partition)
             for name in sorted(topics)
             if (known := self.cache.topics.get(name)) is not None
             for partition, leader in enumerate(known.leaders)
             if leader is None
         ]
-        if places:
-            shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
-            hint = "start the nodes that are down: a majority of its replicas must run"
-            self.mention(NoLeader(f"nobody leads {shown}", hint=hint), began)
+        if not places:
+            return
+        shown = ", ".join(f"{name}[{partition}]" for name, partition in places[:3])
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        nodes = {node.node_id: node for place in places for node in self.cache.replicas(*place)}
+        down = [number for number, node in sorted(nodes.items()) if not node.up or node.address in self._silent]
+        hint = "an election is under way"
+        if down:
+            numbers = ", ".join(map(str, down))
+            hint = f"start the nodes that are down ({numbers}): a majority of the replicas must run"
+        self.mention(NoLeader(f"nobody leads {shown}{more}", hint=hint), began)
 
     def _note(self, address: str, error: QuorumlogError) -> None:
         if isinstance(error, (ConnectionFailed, TimedOut)):

@@ -22,9 +22,10 @@ class Waiting:
             return
         if wait.hopeless:
             raise wait.cause
-        if wait.cause.message not in self._told:
-            self._told.add(wait.cause.message)
+        said = str(wait.cause)  # with the hint: what to do about the same thing may change
+        if said not in self._told:
+            self._told.add(said)
             # A line of progress may stand there.
             clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-            sys.stderr.write(f"{clear}quorumlog: waiting: {wait.cause}\n")
+            sys.stderr.write(f"{clear}quorumlog: waiting: {said}\n")
             sys.stderr.flush()
