@@ -4,6 +4,7 @@ Nothing is decided here. Calls run in the loop of a background thread; sending p
 the calling thread, and records are opened and handed out in the thread that iterates.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,7 @@ from quorumlog.aio.consumer import Commit
 from quorumlog.aio.consumer import Consumer as AsyncConsumer
 from quorumlog.aio.producer import Producer as AsyncProducer
 from quorumlog.durations import Duration, Timeout, When, limit
+from quorumlog.errors import Closed
 from quorumlog.fetching import OnDiverged, Reset
 from quorumlog.futures import BulkFuture, SendFuture
 from quorumlog.portal import Portal
@@ -298,11 +300,14 @@ class Client:
 
         Raises:
             DeliveryFailed: a producer had records that were not delivered.
+            InvalidRequest: called from a callback in the client's own thread; nothing is closed then.
         """
         if self._closed or self._process != PROCESS.generation:
             return
+        self._portal.check_thread()
         try:
-            self._portal.call(self._client.close())
+            with contextlib.suppress(Closed):  # by another thread in the meantime
+                self._portal.call(self._client.close())
         finally:
             self._closed = True
             self._portal.close()

@@ -1,6 +1,7 @@
-"""A close that is cancelled, and the one after it."""
+"""A close that is cancelled, and the one after it; and a close in a callback."""
 
 import asyncio
+from concurrent.futures import Future
 
 import pytest
 
@@ -93,3 +94,21 @@ def test_a_client_whose_close_was_cancelled_is_closed_by_the_next(cluster: FakeC
         assert (producer.closed, consumer.closed, running()) == (True, True, set())
 
     asyncio.run(scenario())
+
+
+def test_a_close_in_a_callback_is_refused_and_closes_nothing(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    refusal: Future[BaseException] = Future()
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+
+        def close(_: quorumlog.SendFuture) -> None:
+            try:
+                client.close()
+            except quorumlog.InvalidRequest as error:
+                refusal.set_result(error)
+
+        producer.send("orders", b"a").add_done_callback(close)
+        assert "do it in another thread" in str(refusal.result(20))
+        futures = [producer.send("orders", b"b") for _ in range(10)]
+        producer.flush(timeout=20)
+        assert [future.result(20).offset for future in futures] == list(range(1, 11))
