@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from quorumlog.errors import InvalidRequest, QuorumlogError, TimedOut
+from quorumlog.process import PROCESS, check_process
 from quorumlog.records import AppendedRange, RecordMetadata
 
 # Guards the hand-over between "not done yet, so I wait" and "done, so I wake": held for a few instructions only, and
@@ -36,9 +37,10 @@ class Completion:
     `error` is None unless it failed. The subclass keeps what came of it.
     """
 
-    __slots__ = ("_callbacks", "_done", "error")
+    __slots__ = ("_callbacks", "_done", "_process", "error")
 
     def __init__(self) -> None:
+        self._process = PROCESS.generation
         self._done = False
         self._callbacks: list[Callable[[], None]] | None = None
         self.error: QuorumlogError | None = None
@@ -50,9 +52,14 @@ class Completion:
 
     def on_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once it is done: now if it is already, otherwise from the thread that finishes it. What it
-        raises is logged."""
+        raises is logged.
+
+        Raises:
+            ForkedProcess: it is not done, and its outcome will be known in the process that forked this one.
+        """
         with _LOCK:
             if not self._done:
+                check_process(self._process, "future")
                 if self._callbacks is None:
                     self._callbacks = []
                 self._callbacks.append(callback)
@@ -76,6 +83,7 @@ class Completion:
         Raises:
             TimedOut: `timeout` seconds were not enough; None waits without limit.
             InvalidRequest: called in the thread of a running event loop, which would then never finish it.
+            ForkedProcess: as `on_done`.
         """
         if self._done:
             return
@@ -169,7 +177,7 @@ class SendFuture:
 
         Raises:
             DeliveryFailed: it was given up; the error says whether it may have been appended.
-            TimedOut: not known yet.
+            TimedOut: not known yet; ForkedProcess: it will be in the process that forked this one.
         """
         batch = self._batch
         if not batch._done:
@@ -218,7 +226,7 @@ class BulkFuture:
 
         Raises:
             DeliveryFailed: some were given up; the first failure is raised.
-            TimedOut: not known yet.
+            TimedOut: not known yet; ForkedProcess: it will be in the process that forked this one.
         """
         for batch, _, _ in self._parts:
             batch.wait(timeout, "the delivery of records")

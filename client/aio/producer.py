@@ -193,7 +193,7 @@ class Producer:
         """Cut columns into chunks for `try_extend`; None while the topic or its present limit is not known. Safe to
         call from any thread."""
         route, core = self._routes.get(topic), self._core
-        if route is None or core is None:
+        if route is None or core is None or self._process != PROCESS.generation:
             self._check_usable()
             return None
         if partition is not None:
@@ -217,7 +217,7 @@ class Producer:
         """Put one chunk into the buffer; None if that has no room. Safe to call from any thread."""
         route = self._routes.get(topic)
         core, dispatcher = self._core, self._dispatcher
-        if route is None or core is None or dispatcher is None or self._closed:
+        if route is None or core is None or dispatcher is None or self._closed or self._process != PROCESS.generation:
             self._check_usable()
             return None
         stamp = wall_ms() if timestamp is None else timestamp_ms("timestamp", timestamp)

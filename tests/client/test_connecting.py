@@ -217,9 +217,11 @@ def test_a_fork_is_detected(cluster: FakeCluster) -> None:
         producer = client.producer()
         producer.send("orders", b"v").result(10)
         consumer = client.consumer("orders")
+        (chunk,) = producer._producer.try_plan("orders", [b"v"], None, None)
         if os.fork() == 0:
             uses = [lambda: producer.send("orders", b"v"), producer.flush, lambda: next(consumer), client.topics.list,
-                    client.producer]
+                    client.producer, lambda: producer.send_many("orders", [b"v"]),
+                    lambda: producer._producer.try_extend("orders", chunk, None)]
             for use in uses:
                 try:
                     use()

@@ -82,3 +82,36 @@ def test_a_child_forked_in_the_middle_of_a_completion_can_complete_its_own() -> 
         raise SystemExit(abs(os.waitstatus_to_exitcode(status)))
     """)
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == os.EX_OK
+
+
+def test_a_child_is_told_that_what_its_parent_sent_is_not_its_own_to_wait_for() -> None:
+    program = textwrap.dedent("""
+        import asyncio, os, signal
+        from quorumlog.errors import ForkedProcess
+        from quorumlog.futures import BatchCompletion, BulkFuture, SendFuture
+
+        pending, done = (BatchCompletion("orders", 0) for _ in range(2))
+        done.timestamps_ms = [1500]
+        done.finish()
+
+        async def awaited():
+            await SendFuture(pending, 0)
+
+        if os.fork() == 0:
+            signal.alarm(10)
+            assert SendFuture(done, 0).result().timestamp == 1.5
+            one, many = SendFuture(pending, 0), BulkFuture([(pending, 0, 1)])
+            uses = [one.result, one.exception, many.result, many.exception, lambda: one.add_done_callback(print),
+                    lambda: asyncio.run(awaited())]
+            for use in uses:
+                try:
+                    use()
+                except ForkedProcess as error:
+                    assert "this future belongs to the process that forked this one" in str(error)
+                else:
+                    os._exit(1)
+            os._exit(0)
+        _, status = os.wait()
+        raise SystemExit(abs(os.waitstatus_to_exitcode(status)))
+    """)
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == os.EX_OK
