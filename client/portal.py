@@ -54,10 +54,11 @@ class Portal:
                 task.cancel()
             self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
 
-    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+    def call(self, work: Coroutine[Any, Any, _T], *, patience_seconds: float | None = None) -> _T:
         """Run `work` in the loop and return its result; whatever it raises is raised here.
 
         Raises:
+            TimeoutError: not within `patience_seconds`, whatever the loop is held by; None waits without limit.
             ForkedProcess: the loop belongs to the process that forked this one.
             Closed: the portal is, or was before the work ended.
             InvalidRequest: called from the loop's own thread, which would then wait for itself.
@@ -72,7 +73,7 @@ class Portal:
             raise
         running = call.run()
         try:
-            return self._wait(running)
+            return self._wait(running, patience_seconds)
         except CancelledError:
             # Where the loop took it up it has ended; where it did not, nobody else will.
             running.close()
@@ -84,7 +85,7 @@ class Portal:
                 self.loop.call_soon_threadsafe(call.give_up)
             raise
 
-    def _wait(self, running: Coroutine[Any, Any, _T]) -> _T:
+    def _wait(self, running: Coroutine[Any, Any, _T], patience_seconds: float | None) -> _T:
         try:
             future = asyncio.run_coroutine_threadsafe(running, self.loop)
         except RuntimeError:
@@ -93,7 +94,7 @@ class Portal:
         try:
             if self._ended:
                 future.cancel()
-            return future.result()
+            return future.result(patience_seconds)
         finally:
             self._waited_for.discard(future)
 

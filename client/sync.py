@@ -4,7 +4,9 @@ Nothing is decided here. Calls run in the loop of a background thread; sending p
 the calling thread, and records are opened and handed out in the thread that iterates.
 """
 
+import atexit
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
 Callback = Callable[[set[TopicPartition]], None]
 """Told which partitions; it runs in a thread of its own, and the group waits for it."""
 
+# How long the end of a program waits for each client that it has not closed.
+EXIT_SECONDS = 5.0
+
 _NO_DEADLINE = Deadline(None)
+_log = logging.getLogger("quorumlog")
 
 
 class Producer:
@@ -221,6 +227,7 @@ class Client:
         self.topics = TopicsFace(self._portal, self._client.topics)
         self.groups = GroupsFace(self._portal, self._client.groups)
         self.cluster = ClusterFace(self._portal, self._client.cluster)
+        _OPEN.add(self)
 
     def producer(
         self,
@@ -295,8 +302,10 @@ class Client:
         """Return an offset per partition; see `quorumlog.aio.Client.offsets`."""
         return self._portal.call(self._client.offsets(topic, at=at, timeout=timeout))
 
-    def close(self) -> None:
-        """Close producers and consumers that are still open, then the connections.
+    def close(self, *, timeout: Timeout = None) -> None:
+        """Close producers and consumers that are still open, then the connections; see `quorumlog.aio.Client.close`.
+
+        The end of the program does this as well, for 5 seconds, and logs what was not delivered.
 
         Raises:
             DeliveryFailed: a producer had records that were not delivered.
@@ -307,10 +316,21 @@ class Client:
         self._portal.check_thread()
         try:
             with contextlib.suppress(Closed):  # by another thread in the meantime
-                self._portal.call(self._client.close())
+                self._portal.call(self._client.close(timeout=timeout))
         finally:
             self._closed = True
+            _OPEN.discard(self)
             self._portal.close()
+
+    def _leave(self) -> None:
+        """Close it at the end of the program, and say what is lost by that. The thread, which a callback may hold,
+        ends with the process."""
+        if self._process != PROCESS.generation:
+            return
+        try:
+            self._portal.call(self._client.close(timeout=EXIT_SECONDS), patience_seconds=EXIT_SECONDS + 1)
+        except Exception as error:  # noqa: BLE001 - nobody is left to catch it
+            _log.error("the program ended without closing its client: %s", str(error) or "a callback holds its thread")
 
     def __enter__(self) -> Self:
         return self
@@ -319,6 +339,17 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+# Held by this, not by the user alone: a function that returns drops its client, and the records go on.
+_OPEN: set[Client] = set()
+
+
+@atexit.register
+def leave_all() -> None:
+    """Close the clients that this process has left open; called at its end."""
+    for client in list(_OPEN):
+        client._leave()
 
 
 async def _open(

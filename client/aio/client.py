@@ -187,18 +187,23 @@ class Client:
         deadline = Deadline(limit("timeout", timeout))
         return dict(await list_offsets(self._cluster, topic, None, _position("at", at), deadline))
 
-    async def close(self) -> None:
+    async def close(self, *, timeout: Timeout = None) -> None:
         """Close producers and consumers that are still open, then the connections.
+
+        Args:
+            timeout: what is not acknowledged by then is given up. None: each producer takes its delivery timeout, each
+                consumer as long as its own `close` does.
 
         Raises:
             DeliveryFailed: a producer had records that were not delivered.
         """
         if self._process != PROCESS.generation:
             return
+        deadline = Deadline(limit("timeout", timeout))
         errors = []
         for part in self._open:
             try:
-                await part.close()
+                await (part.close() if timeout is None else part.close(timeout=deadline.left()))
             except Exception as error:  # noqa: BLE001 - every part is closed whatever another one says; raised below
                 errors.append(error)
         self._open.clear()

@@ -1,12 +1,18 @@
-"""A close that is cancelled, and the one after it; and a close in a callback."""
+"""A close that is cancelled, and the one after it; a close in a callback, and none at all."""
 
 import asyncio
+import os
+import subprocess
+import sys
+import textwrap
 from concurrent.futures import Future
 
 import pytest
 
 import quorumlog
 import quorumlog.aio
+from quorumlog.process import PROCESS
+from quorumlog.sync import leave_all
 from tests.client.fake_cluster import FakeCluster
 from tests.client.test_consuming import fill, until
 
@@ -112,3 +118,63 @@ def test_a_close_in_a_callback_is_refused_and_closes_nothing(cluster: FakeCluste
         futures = [producer.send("orders", b"b") for _ in range(10)]
         producer.flush(timeout=20)
         assert [future.result(20).offset for future in futures] == list(range(1, 11))
+
+
+def run(program: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "GRPC_VERBOSITY": "NONE"}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.run(command, env=environment, timeout=60, check=False, capture_output=True, text=True)
+
+
+def test_a_program_that_ends_without_a_close_delivers_what_it_has_sent(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    ended = run(f"""
+        import quorumlog
+
+        def main():
+            producer = quorumlog.connect({cluster.bootstrap!r}).producer()
+            for number in range(1000):
+                producer.send("orders", b"%d" % number)
+
+        main()
+    """)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert cluster.values("orders") == [b"%d" % number for number in range(1000)]
+
+
+def test_a_program_that_ends_without_a_close_says_what_it_has_lost(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    cluster.hold_acks = asyncio.Event()
+    ended = run(f"""
+        import quorumlog, quorumlog.sync
+        quorumlog.sync.EXIT_SECONDS = 0.1
+        client = quorumlog.connect({cluster.bootstrap!r})
+        client.producer().send("orders", b"v")
+    """)
+    assert "ended without closing its client: 1 record(s) for orders[0] were not delivered" in ended.stderr
+
+
+def test_a_callback_that_never_returns_does_not_keep_a_program_from_ending(cluster: FakeCluster) -> None:
+    cluster.create("orders", 1)
+    ended = run(f"""
+        import threading, quorumlog, quorumlog.sync
+        quorumlog.sync.EXIT_SECONDS = 0.1
+        held = threading.Event()
+        client = quorumlog.connect({cluster.bootstrap!r})
+        future = client.producer().send("orders", b"v")
+        future.add_done_callback(lambda _: (held.set(), threading.Event().wait()))
+        held.wait()
+    """)
+    assert "ended without closing its client: a callback holds its thread" in ended.stderr
+
+
+def test_a_forked_child_that_ends_leaves_its_parents_client_alone(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.create("orders", 1)
+    with quorumlog.connect(cluster.bootstrap) as client, client.producer() as producer:
+        with monkeypatch.context() as child:
+            child.setattr(PROCESS, "generation", PROCESS.generation + 1)
+            leave_all()
+        assert caplog.messages == []
+        assert producer.send("orders", b"v").result(20).offset == 0
