@@ -20,6 +20,7 @@ next to nothing.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ _HOMES = {
     "sync": ("Client", "Consumer", "Producer", "connect"),
     "waiting": ("Wait",),
 }
+# gRPC reads this when it is loaded. Its own handlers of a fork now and then crash the child, and its asyncio face does
+# not work there with them either; `ForkedProcess` says so instead.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 _MODULES = {name: f"quorumlog.{home}" for home, names in _HOMES.items() for name in names}
 
 

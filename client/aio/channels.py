@@ -17,6 +17,7 @@ from quorumlog.errors import (
     WrongCluster,
     from_wire,
 )
+from quorumlog.process import before_connecting
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import client_pb2_grpc as pb_grpc
 from quorumlog.proto import peer_pb2
@@ -55,10 +56,14 @@ class Connection:
         address: host:port.
         client_id: how this client calls itself in the node's log.
         cluster_id: the cluster it must belong to; empty: any.
+
+    Raises:
+        ForkedProcess: see `before_connecting`.
     """
 
     def __init__(self, address: str, client_id: str, cluster_id: bytes) -> None:
         self.address = address
+        before_connecting()
         self.channel = aio.insecure_channel(address, options=_OPTIONS)
         self.log = pb_grpc.LogStub(self.channel)
         self.groups = pb_grpc.GroupsStub(self.channel)
