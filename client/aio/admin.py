@@ -72,9 +72,9 @@ class Topics:
             return await connection.admin.CreateTopic(request, timeout=seconds)
 
         try:
-            answer = await self._cluster.ask_cluster_leader(call, _left(deadline))
+            answer = await self._cluster.ask_cluster_leader(call, deadline.left())
         except TopicExists:
-            found = await self.describe(name, timeout=_left(deadline)) if if_not_exists or attempts > 1 else None
+            found = await self.describe(name, timeout=deadline.left()) if if_not_exists or attempts > 1 else None
             # An earlier attempt whose answer was lost may have created it; one with other partitions is not ours.
             if found is None or not (if_not_exists or partitions in (None, len(found.partitions))):
                 raise
@@ -90,7 +90,7 @@ class Topics:
         pause = 0.01
         while not deadline.passed:
             try:
-                await self._cluster.refresh([name], _left(deadline))
+                await self._cluster.refresh([name], deadline.left())
             except QuorumlogError as error:
                 if not error.retriable:
                     raise
@@ -176,7 +176,7 @@ class ClusterAdmin:
         async def status(connection: Connection, seconds: float) -> pb.StatusResponse:
             return await connection.admin.Status(pb.StatusRequest(), timeout=seconds)
 
-        answer = await self._cluster.ask_anyone(metadata, _left(deadline))
+        answer = await self._cluster.ask_anyone(metadata, deadline.left())
 
         async def one(node: pb.NodeInfo) -> NodeStatus:
             try:
@@ -227,17 +227,13 @@ class ClusterAdmin:
             QuorumlogError: it did not take over within `timeout`; the message says who leads.
         """
         deadline = Deadline(limit("timeout", timeout))
-        await self._cluster.topic(topic, _left(deadline))
+        await self._cluster.topic(topic, deadline.left())
         request = pb.TransferLeadershipRequest(topic=topic, partition=partition, to_node_id=to_node_id)
 
         async def call(connection: Connection, seconds: float) -> pb.TransferLeadershipResponse:
             return await connection.admin.TransferLeadership(request, timeout=seconds)
 
-        await self._cluster.ask_partition_leader(topic, partition, call, _left(deadline))
-
-
-def _left(deadline: Deadline) -> float | None:
-    return None if deadline.at is None else deadline.remaining(1e9)
+        await self._cluster.ask_partition_leader(topic, partition, call, deadline.left())
 
 
 def _check_name(name: str) -> None:

@@ -40,7 +40,7 @@ class Groups:
         async def groups(connection: Connection, seconds: float) -> pb.ListGroupsResponse:
             return await connection.groups.ListGroups(pb.ListGroupsRequest(), timeout=seconds)
 
-        nodes = (await self._cluster.ask_anyone(metadata, _left(deadline))).nodes
+        nodes = (await self._cluster.ask_anyone(metadata, deadline.left())).nodes
 
         async def one(address: str) -> pb.ListGroupsResponse | QuorumlogError:
             try:
@@ -131,7 +131,7 @@ class Groups:
         else:
             position = to if to in ("earliest", "latest") else timestamp_ms("to", to)  # type: ignore[arg-type] # no word
             offsets = dict(await list_offsets(self._cluster, topic, None, position, deadline))  # type: ignore[arg-type]
-        known = await self._cluster.topic(topic, _left(deadline))
+        known = await self._cluster.topic(topic, deadline.left())
         request = pb.CommitOffsetsRequest(
             group=group,
             offsets=[
@@ -168,7 +168,7 @@ class Groups:
 
     async def _ask(self, group: str, call: Call[_A], deadline: Deadline) -> _A:
         """Ask the coordinator of a group, wherever it moves to meanwhile."""
-        coordinator = await find_coordinator(self._cluster, group, _left(deadline))
+        coordinator = await find_coordinator(self._cluster, group, deadline.left())
 
         causes = Causes()
         failures = 0
@@ -186,7 +186,7 @@ class Groups:
                 failures += 1
             if not hint or failures > 1:
                 await asyncio.sleep(deadline.remaining(full_jitter(failures, self._cluster.rng)))
-            coordinator = hint or await find_coordinator(self._cluster, group, _left(deadline))
+            coordinator = hint or await find_coordinator(self._cluster, group, deadline.left())
 
 
 def _member(member: pb.GroupMember) -> MemberDescription:
@@ -198,7 +198,3 @@ def _member(member: pb.GroupMember) -> MemberDescription:
         owned=tuple(TopicPartition(tp.topic, tp.partition) for tp in member.owned),
         releasing=tuple(TopicPartition(tp.topic, tp.partition) for tp in member.releasing),
     )
-
-
-def _left(deadline: Deadline) -> float | None:
-    return None if deadline.at is None else deadline.remaining(1e9)
