@@ -7,17 +7,7 @@ from quorumlog.node.groups.topics import TopicPartition
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
 from quorumlog.proto.errors import make_error
-from tests.node.groups.world import FakeMember, World
-
-ROUND = 1.0
-"""Seconds in which a target is made and, with members that release at once, reached."""
-
-
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.directory.create("orders", 6)
-    return world
+from tests.node.groups.world import ROUND, FakeMember, World
 
 
 def members(world: World, count: int) -> list[FakeMember]:

@@ -4,17 +4,7 @@ import pytest
 
 from quorumlog.node.groups.topics import TopicView
 from quorumlog.proto import client_pb2 as pb
-from tests.node.groups.world import FakeMember, World
-
-ROUND = 1.0
-"""Seconds in which a target is made and, with members that release at once, reached."""
-
-
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.directory.create("orders", 6)
-    return world
+from tests.node.groups.world import ROUND, FakeMember, World
 
 
 def take_over_behind(world: World, hidden: str) -> TopicView:

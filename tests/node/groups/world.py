@@ -19,6 +19,9 @@ from quorumlog.proto import internal_pb2
 
 WALL_MS = 1_700_000_000_000
 
+ROUND = 1.0
+"""Seconds in which a target is made and, with members that release at once, reached."""
+
 
 class Directory:
     """The catalogue as far as groups see it."""
