@@ -157,13 +157,12 @@ class FetchCore:
         start_by_id = {(listed.topic_id, listed.partition): listed for listed in starts.offsets}
         for cursor in self._current(lookup):
             key = cursor.topic_id, cursor.tp.partition
-            found = [listed for listed in (start_by_id.get(key), stop_by_id.get(key)) if listed is not None]
-            refusal = next((listed.error for listed in found if _is_refusal(listed)), None)
+            start, stop = start_by_id.get(key), stop_by_id.get(key)
+            refusal = next((found.error for found in (start, stop) if found is not None and _is_refusal(found)), None)
             if refusal is not None:
                 self._redirect(cursor, refusal, lookup.address)
                 self._back_off(cursor, from_wire(refusal), now)
                 continue
-            start, stop = start_by_id.get(key), stop_by_id.get(key)
             self._resolve(cursor, None if start is None else start.offset, None if stop is None else stop.offset)
             if self._unresolved(cursor):
                 left_out = f"{lookup.address} did not answer where {cursor.tp} is to be read"
