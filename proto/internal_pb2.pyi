@@ -110,7 +110,12 @@ class ClusterCommand(_message.Message):
     ALTER_TOPIC_FIELD_NUMBER: _builtins.int
     DELETE_TOPIC_FIELD_NUMBER: _builtins.int
     ALLOCATE_PRODUCER_IDS_FIELD_NUMBER: _builtins.int
-    REPORT_FIRST_COMMIT_FIELD_NUMBER: _builtins.int
+    ADMIT_NODE_FIELD_NUMBER: _builtins.int
+    REMOVE_NODE_FIELD_NUMBER: _builtins.int
+    DRAIN_NODE_FIELD_NUMBER: _builtins.int
+    CHANGE_PLACEMENT_FIELD_NUMBER: _builtins.int
+    REPORT_PLACEMENT_FIELD_NUMBER: _builtins.int
+    CHANGE_VOTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def found_cluster(self) -> Global___FoundCluster: ...
     @_builtins.property
@@ -124,7 +129,17 @@ class ClusterCommand(_message.Message):
     @_builtins.property
     def allocate_producer_ids(self) -> Global___AllocateProducerIds: ...
     @_builtins.property
-    def report_first_commit(self) -> Global___ReportFirstCommit: ...
+    def admit_node(self) -> Global___AdmitNode: ...
+    @_builtins.property
+    def remove_node(self) -> Global___RemoveNode: ...
+    @_builtins.property
+    def drain_node(self) -> Global___DrainNode: ...
+    @_builtins.property
+    def change_placement(self) -> Global___ChangePlacement: ...
+    @_builtins.property
+    def report_placement(self) -> Global___ReportPlacement: ...
+    @_builtins.property
+    def change_voters(self) -> Global___ChangeVoters: ...
     def __init__(
         self,
         *,
@@ -134,13 +149,18 @@ class ClusterCommand(_message.Message):
         alter_topic: Global___AlterTopic | None = ...,
         delete_topic: Global___DeleteTopic | None = ...,
         allocate_producer_ids: Global___AllocateProducerIds | None = ...,
-        report_first_commit: Global___ReportFirstCommit | None = ...,
+        admit_node: Global___AdmitNode | None = ...,
+        remove_node: Global___RemoveNode | None = ...,
+        drain_node: Global___DrainNode | None = ...,
+        change_placement: Global___ChangePlacement | None = ...,
+        report_placement: Global___ReportPlacement | None = ...,
+        change_voters: Global___ChangeVoters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "register_node", b"register_node", "report_first_commit", b"report_first_commit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admit_node", b"admit_node", "allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "change_placement", b"change_placement", "change_voters", b"change_voters", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "found_cluster", b"found_cluster", "register_node", b"register_node", "remove_node", b"remove_node", "report_placement", b"report_placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "register_node", b"register_node", "report_first_commit", b"report_first_commit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_node", b"admit_node", "allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "change_placement", b"change_placement", "change_voters", b"change_voters", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "found_cluster", b"found_cluster", "register_node", b"register_node", "remove_node", b"remove_node", "report_placement", b"report_placement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer_ids", "report_first_commit"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer_ids", "admit_node", "remove_node", "drain_node", "change_placement", "report_placement", "change_voters"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -375,25 +395,186 @@ class AllocateProducerIds(_message.Message):
 Global___AllocateProducerIds: _TypeAlias = AllocateProducerIds  # noqa: Y015
 
 @_typing.final
-class ReportFirstCommit(_message.Message):
-    """The leader of a group has committed for the first time: from here on placement may change."""
+class AdmitNode(_message.Message):
+    """A node joins: a new one, or a known one that lost its folder and came back as another incarnation. What the old incarnation
+    held is taken off it in the same step: the new one has promised nothing yet, so it must not be taken for the old one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NODE_FIELD_NUMBER: _builtins.int
+    REPLACED_INCARNATION_FIELD_NUMBER: _builtins.int
+    replaced_incarnation: _builtins.bytes
+    """empty: the node id is new"""
+    @_builtins.property
+    def node(self) -> Global___NodeDescriptor: ...
+    def __init__(
+        self,
+        *,
+        node: Global___NodeDescriptor | None = ...,
+        replaced_incarnation: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "replaced_incarnation", b"replaced_incarnation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdmitNode: _TypeAlias = AdmitNode  # noqa: Y015
+
+@_typing.final
+class RemoveNode(_message.Message):
+    """A node leaves for good; refused while it is placed anywhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    incarnation: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        incarnation: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNode: _TypeAlias = RemoveNode  # noqa: Y015
+
+@_typing.final
+class DrainNode(_message.Message):
+    """A node that is draining is placed on no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    incarnation: _builtins.bytes
+    draining: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        incarnation: _builtins.bytes = ...,
+        draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "incarnation", b"incarnation", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNode: _TypeAlias = DrainNode  # noqa: Y015
+
+@_typing.final
+class ChangePlacement(_message.Message):
+    """New wishes where replicas shall be. All of them or none: refused when one of the groups has moved on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPlacement]: ...
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___GroupPlacement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangePlacement: _TypeAlias = ChangePlacement  # noqa: Y015
+
+@_typing.final
+class GroupPlacement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     GROUP_ID_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
     group_id: _builtins.int
+    placement_version: _builtins.int
+    """the version the leader decided on"""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """preferred leader first"""
+
     def __init__(
         self,
         *,
         group_id: _builtins.int = ...,
+        replicas: _abc.Iterable[_builtins.int] | None = ...,
+        placement_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "placement_version", b"placement_version", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportFirstCommit: _TypeAlias = ReportFirstCommit  # noqa: Y015
+Global___GroupPlacement: _TypeAlias = GroupPlacement  # noqa: Y015
+
+@_typing.final
+class ReportPlacement(_message.Message):
+    """The group's leader has committed under a configuration that is the wish: whoever is in it no more may forget the group. Of
+    version 0 it says that the group has committed for the first time: only from there on may the placement change.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    placement_version: _builtins.int
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        placement_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "placement_version", b"placement_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPlacement: _TypeAlias = ReportPlacement  # noqa: Y015
+
+@_typing.final
+class ChangeVoters(_message.Message):
+    """The wish who votes in __cluster; every other node learns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOTERS_FIELD_NUMBER: _builtins.int
+    VOTERS_VERSION_FIELD_NUMBER: _builtins.int
+    voters_version: _builtins.int
+    """the version the leader decided on"""
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+        voters_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["voters", b"voters", "voters_version", b"voters_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeVoters: _TypeAlias = ChangeVoters  # noqa: Y015
 
 @_typing.final
 class ClusterSnapshot(_message.Message):
@@ -406,16 +587,26 @@ class ClusterSnapshot(_message.Message):
     NEXT_GROUP_ID_FIELD_NUMBER: _builtins.int
     NEXT_PRODUCER_ID_FIELD_NUMBER: _builtins.int
     CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    VOTERS_VERSION_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.bytes
     next_group_id: _builtins.int
     next_producer_id: _builtins.int
     catalogue_version: _builtins.int
+    voters_version: _builtins.int
     @_builtins.property
     def founding(self) -> Global___Founding: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeDescriptor]: ...
     @_builtins.property
     def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicState]: ...
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """wish for __cluster"""
+
+    @_builtins.property
+    def draining(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -426,10 +617,13 @@ class ClusterSnapshot(_message.Message):
         next_group_id: _builtins.int = ...,
         next_producer_id: _builtins.int = ...,
         catalogue_version: _builtins.int = ...,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+        voters_version: _builtins.int = ...,
+        draining: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["founding", b"founding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "cluster_id", b"cluster_id", "founding", b"founding", "next_group_id", b"next_group_id", "next_producer_id", b"next_producer_id", "nodes", b"nodes", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "cluster_id", b"cluster_id", "draining", b"draining", "founding", b"founding", "next_group_id", b"next_group_id", "next_producer_id", b"next_producer_id", "nodes", b"nodes", "topics", b"topics", "voters", b"voters", "voters_version", b"voters_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,36 +692,71 @@ class PartitionState(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     GROUP_ID_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
-    INCARNATIONS_FIELD_NUMBER: _builtins.int
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
-    COMMITTED_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    REPLICAS_WANTED_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     group_id: _builtins.int
     placement_version: _builtins.int
-    committed: _builtins.bool
+    """raised with each change of the wish"""
+    settled: _builtins.bool
+    """the group's leader has reported that its configuration is the wish"""
+    replicas_wanted: _builtins.int
+    """more than there are replicas while nodes are missing"""
     @_builtins.property
-    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedReplica]:
+        """the wish, preferred leader first"""
+
     @_builtins.property
-    def incarnations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """of `replicas` at creation"""
+    def leaving(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedReplica]:
+        """out of the wish, and perhaps still in the group's configuration"""
 
     def __init__(
         self,
         *,
         partition: _builtins.int = ...,
         group_id: _builtins.int = ...,
-        replicas: _abc.Iterable[_builtins.int] | None = ...,
-        incarnations: _abc.Iterable[_builtins.bytes] | None = ...,
+        replicas: _abc.Iterable[Global___PlacedReplica] | None = ...,
         placement_version: _builtins.int = ...,
-        committed: _builtins.bool = ...,
+        settled: _builtins.bool = ...,
+        leaving: _abc.Iterable[Global___PlacedReplica] | None = ...,
+        replicas_wanted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "group_id", b"group_id", "incarnations", b"incarnations", "partition", b"partition", "placement_version", b"placement_version", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "leaving", b"leaving", "partition", b"partition", "placement_version", b"placement_version", "replicas", b"replicas", "replicas_wanted", b"replicas_wanted", "settled", b"settled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartitionState: _TypeAlias = PartitionState  # noqa: Y015
+
+@_typing.final
+class PlacedReplica(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    PLACED_AT_INDEX_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    incarnation: _builtins.bytes
+    """of the node when it was placed"""
+    placed_at_index: _builtins.int
+    """of __cluster: the entry that placed it"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        incarnation: _builtins.bytes = ...,
+        placed_at_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node_id", b"node_id", "placed_at_index", b"placed_at_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacedReplica: _TypeAlias = PlacedReplica  # noqa: Y015
 
 @_typing.final
 class TopicPartitionId(_message.Message):
@@ -943,7 +1172,9 @@ class ReplicaDescriptor(_message.Message):
     born_at_index: _builtins.int
     """of __cluster"""
     @_builtins.property
-    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """at birth; empty for a replica that learns from the log who votes"""
+
     @_builtins.property
     def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """take the log and count for nothing"""
@@ -966,6 +1197,134 @@ class ReplicaDescriptor(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplicaDescriptor: _TypeAlias = ReplicaDescriptor  # noqa: Y015
+
+@_typing.final
+class GroupConfiguration(_message.Message):
+    """Who votes and who learns. The payload of a CONFIGURATION entry. While `outgoing` is not empty, two majorities are needed:
+    one of `voters` and one of `outgoing` (joint consensus).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOTERS_FIELD_NUMBER: _builtins.int
+    LEARNERS_FIELD_NUMBER: _builtins.int
+    OUTGOING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def outgoing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+        learners: _abc.Iterable[_builtins.int] | None = ...,
+        outgoing: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learners", b"learners", "outgoing", b"outgoing", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupConfiguration: _TypeAlias = GroupConfiguration  # noqa: Y015
+
+@_typing.final
+class ConfigurationHistory(_message.Message):
+    """The configurations that a group's log holds, written with the entries they stand in, oldest first. The first one is in
+    force at the beginning of the log, or was when the replica was born.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Row(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INDEX_FIELD_NUMBER: _builtins.int
+        CONFIGURATION_FIELD_NUMBER: _builtins.int
+        index: _builtins.int
+        @_builtins.property
+        def configuration(self) -> Global___GroupConfiguration: ...
+        def __init__(
+            self,
+            *,
+            index: _builtins.int = ...,
+            configuration: Global___GroupConfiguration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "index", b"index"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigurationHistory.Row]: ...
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___ConfigurationHistory.Row] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigurationHistory: _TypeAlias = ConfigurationHistory  # noqa: Y015
+
+@_typing.final
+class GroupSnapshot(_message.Message):
+    """The state of a group at `index`: a row of the family STATE, and what a replica is sent that entries cannot help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
+    MAX_TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    index: _builtins.int
+    term: _builtins.int
+    """of the entry at `index`"""
+    next_offset: _builtins.int
+    append_time_ms: _builtins.int
+    """the largest of the log through `index`"""
+    max_timestamp_ms: _builtins.int
+    """of records; not set without any"""
+    state: _builtins.bytes
+    """PartitionSnapshot, ClusterSnapshot or GroupsSnapshot"""
+    @_builtins.property
+    def configuration(self) -> Global___GroupConfiguration:
+        """in force at `index`"""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        index: _builtins.int = ...,
+        term: _builtins.int = ...,
+        configuration: Global___GroupConfiguration | None = ...,
+        next_offset: _builtins.int = ...,
+        append_time_ms: _builtins.int = ...,
+        max_timestamp_ms: _builtins.int | None = ...,
+        state: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_timestamp_ms", b"_max_timestamp_ms", "configuration", b"configuration", "max_timestamp_ms", b"max_timestamp_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_timestamp_ms", b"_max_timestamp_ms", "append_time_ms", b"append_time_ms", "configuration", b"configuration", "group_id", b"group_id", "index", b"index", "max_timestamp_ms", b"max_timestamp_ms", "next_offset", b"next_offset", "state", b"state", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_timestamp_ms: _TypeAlias = _typing.Literal["max_timestamp_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_timestamp_ms: _TypeAlias = _typing.Literal["_max_timestamp_ms", b"_max_timestamp_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_timestamp_ms) -> _WhichOneofReturnType__max_timestamp_ms | None: ...
+
+Global___GroupSnapshot: _TypeAlias = GroupSnapshot  # noqa: Y015
 
 @_typing.final
 class ControlRecord(_message.Message):
@@ -1010,7 +1369,7 @@ class LogStart(_message.Message):
     log_start_offset: _builtins.int
     """records below are gone for readers"""
     upto_index: _builtins.int
-    """entries up to here (inclusive) are held by every replica and may be dropped"""
+    """entries up to here (inclusive) may be dropped"""
     def __init__(
         self,
         *,

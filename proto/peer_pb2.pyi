@@ -170,6 +170,10 @@ class Frame(_message.Message):
     COORDINATION_FIELD_NUMBER: _builtins.int
     FORWARDED_FIELD_NUMBER: _builtins.int
     FORWARDED_RESULTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_CHUNKS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ANSWERS_FIELD_NUMBER: _builtins.int
+    ENTRIES_REQUESTS_FIELD_NUMBER: _builtins.int
+    ENTRIES_ANSWERS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.bytes
     """of the sender: in every other frame"""
     ping: _builtins.bool
@@ -188,6 +192,14 @@ class Frame(_message.Message):
     def forwarded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Forwarded]: ...
     @_builtins.property
     def forwarded_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardedResult]: ...
+    @_builtins.property
+    def snapshot_chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotChunk]: ...
+    @_builtins.property
+    def snapshot_answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotAnswer]: ...
+    @_builtins.property
+    def entries_requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntriesRequest]: ...
+    @_builtins.property
+    def entries_answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntriesAnswer]: ...
     def __init__(
         self,
         *,
@@ -198,14 +210,158 @@ class Frame(_message.Message):
         coordination: _abc.Iterable[_builtins.bytes] | None = ...,
         forwarded: _abc.Iterable[Global___Forwarded] | None = ...,
         forwarded_results: _abc.Iterable[Global___ForwardedResult] | None = ...,
+        snapshot_chunks: _abc.Iterable[Global___SnapshotChunk] | None = ...,
+        snapshot_answers: _abc.Iterable[Global___SnapshotAnswer] | None = ...,
+        entries_requests: _abc.Iterable[Global___EntriesRequest] | None = ...,
+        entries_answers: _abc.Iterable[Global___EntriesAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordination", b"coordination", "forwarded", b"forwarded", "forwarded_results", b"forwarded_results", "hello", b"hello", "incarnation", b"incarnation", "ping", b"ping", "raft", b"raft"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordination", b"coordination", "entries_answers", b"entries_answers", "entries_requests", b"entries_requests", "forwarded", b"forwarded", "forwarded_results", b"forwarded_results", "hello", b"hello", "incarnation", b"incarnation", "ping", b"ping", "raft", b"raft", "snapshot_answers", b"snapshot_answers", "snapshot_chunks", b"snapshot_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class SnapshotChunk(_message.Message):
+    """A piece of the state that a group had at `index`, from its leader to a replica that entries cannot help any more. A chunk
+    without data asks how far the receiver has come; `size_bytes` and `crc` are of the whole, so that a transfer which was cut
+    off goes on where it stopped, and another snapshot is never mixed into it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    LOG_TERM_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    term: _builtins.int
+    """of the leader"""
+    index: _builtins.int
+    log_term: _builtins.int
+    """of the entry at `index`"""
+    size_bytes: _builtins.int
+    crc: _builtins.int
+    """CRC-32C"""
+    position: _builtins.int
+    """of `data` in the whole"""
+    data: _builtins.bytes
+    """of an internal.GroupSnapshot"""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        term: _builtins.int = ...,
+        index: _builtins.int = ...,
+        log_term: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        crc: _builtins.int = ...,
+        position: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc", b"crc", "data", b"data", "group_id", b"group_id", "index", b"index", "log_term", b"log_term", "position", b"position", "size_bytes", b"size_bytes", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotChunk: _TypeAlias = SnapshotChunk  # noqa: Y015
+
+@_typing.final
+class SnapshotAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    term: _builtins.int
+    """of the leader that is answered"""
+    index: _builtins.int
+    crc: _builtins.int
+    position: _builtins.int
+    """this much of the whole is here"""
+    refused: _builtins.bool
+    """it did not fit its checksum, or cannot be read: begin anew"""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        term: _builtins.int = ...,
+        index: _builtins.int = ...,
+        crc: _builtins.int = ...,
+        position: _builtins.int = ...,
+        refused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc", b"crc", "group_id", b"group_id", "index", b"index", "position", b"position", "refused", b"refused", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotAnswer: _TypeAlias = SnapshotAnswer  # noqa: Y015
+
+@_typing.final
+class EntriesRequest(_message.Message):
+    """Single committed entries that the sender has lost to its disk, from a replica that holds them committed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    first_index: _builtins.int
+    last_index: _builtins.int
+    """inclusive"""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        first_index: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "group_id", b"group_id", "last_index", b"last_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntriesRequest: _TypeAlias = EntriesRequest  # noqa: Y015
+
+@_typing.final
+class EntriesAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """as stored; fewer than asked for, or none, when they are not all here"""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        entries: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "group_id", b"group_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntriesAnswer: _TypeAlias = EntriesAnswer  # noqa: Y015
 
 @_typing.final
 class Forwarded(_message.Message):
@@ -290,6 +446,7 @@ class RaftMessage(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     QUIESCE_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
     group_id: _builtins.int
     type: _builtins.int
     term: _builtins.int
@@ -305,6 +462,8 @@ class RaftMessage(_message.Message):
     context: _builtins.int
     force: _builtins.bool
     quiesce: _builtins.bool
+    nonce: _builtins.int
+    """of a replica in repair: which confirmation it waits for"""
     @_builtins.property
     def entries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """as stored, header and all"""
@@ -328,10 +487,11 @@ class RaftMessage(_message.Message):
         context: _builtins.int = ...,
         force: _builtins.bool = ...,
         quiesce: _builtins.bool = ...,
+        nonce: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "context", b"context", "entries", b"entries", "force", b"force", "group_id", b"group_id", "hint_index", b"hint_index", "hint_term", b"hint_term", "index", b"index", "last_index", b"last_index", "log_term", b"log_term", "not_counting", b"not_counting", "quiesce", b"quiesce", "reject", b"reject", "stable_index", b"stable_index", "term", b"term", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "context", b"context", "entries", b"entries", "force", b"force", "group_id", b"group_id", "hint_index", b"hint_index", "hint_term", b"hint_term", "index", b"index", "last_index", b"last_index", "log_term", b"log_term", "nonce", b"nonce", "not_counting", b"not_counting", "quiesce", b"quiesce", "reject", b"reject", "stable_index", b"stable_index", "term", b"term", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,16 +555,20 @@ class FoundRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FOUNDING_FIELD_NUMBER: _builtins.int
+    ADMITTED_FIELD_NUMBER: _builtins.int
     founding: _builtins.bytes
     """internal.Founding"""
+    admitted: _builtins.bytes
+    """internal.NodeDescriptor of the receiver, where it came later than the founding"""
     def __init__(
         self,
         *,
         founding: _builtins.bytes = ...,
+        admitted: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["founding", b"founding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "founding", b"founding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,10 +118,9 @@ class Hosting:
         """The entry of `__cluster` at `index` bears these groups; make those that are placed here. Returns the new
         ones.
         """
-        mine = [group for group in groups if group.born_voter(self.node_id, self.incarnation)]
         born = []
-        for group in mine:
-            if group.group_id in self._multi.replicas:
+        for group in groups:
+            if group.placed_on(self.node_id, self.incarnation) is None or group.group_id in self._multi.replicas:
                 continue
             if not self._catalogue.group(group.group_id):
                 continue

@@ -19,6 +19,7 @@ from quorumlog.node.metadata.topics import (
     HostedGroup,
     Node,
     Partition,
+    PlacedReplica,
     Topic,
     hosted_group,
     hosted_groups,
@@ -67,14 +68,14 @@ class Catalogue:
         self.catalogue_version = 0
         self._names_by_id: dict[bytes, str] = {}
         self._partitions_by_group: dict[int, tuple[str, int]] = {}
-        self._handlers: dict[str, Callable[[internal_pb2.ClusterCommand], Result]] = {
-            "found_cluster": lambda command: self._found_cluster(command.found_cluster),
-            "register_node": lambda command: self._register_node(command.register_node),
-            "create_topic": lambda command: self._create_topic(command.create_topic),
-            "alter_topic": lambda command: self._alter_topic(command.alter_topic),
-            "delete_topic": lambda command: self._delete_topic(command.delete_topic),
-            "allocate_producer_ids": lambda command: self._allocate_producer_ids(command.allocate_producer_ids),
-            "report_first_commit": lambda command: self._report_first_commit(command.report_first_commit),
+        self._handlers: dict[str, Callable[[int, internal_pb2.ClusterCommand], Result]] = {
+            "found_cluster": lambda index, command: self._found_cluster(index, command.found_cluster),
+            "register_node": lambda _, command: self._register_node(command.register_node),
+            "create_topic": lambda index, command: self._create_topic(index, command.create_topic),
+            "alter_topic": lambda _, command: self._alter_topic(command.alter_topic),
+            "delete_topic": lambda _, command: self._delete_topic(command.delete_topic),
+            "allocate_producer_ids": lambda _, command: self._allocate_producer_ids(command.allocate_producer_ids),
+            "report_placement": lambda _, command: self._report_placement(command.report_placement),
         }
 
     # -- what it knows ------------------------------------------------------------------------------------------------
@@ -134,9 +135,9 @@ class Catalogue:
         assert kind is not None, "decode lets no empty command through"
         if self.founding is None and kind != "found_cluster":
             return make_error(pb.NOT_FOUNDED, f"the cluster is not founded yet, so {kind} at index {index} is refused")
-        return self._handlers[kind](command)
+        return self._handlers[kind](index, command)
 
-    def _found_cluster(self, command: internal_pb2.FoundCluster) -> Result:
+    def _found_cluster(self, index: int, command: internal_pb2.FoundCluster) -> Result:
         founding = command.founding
         if self.founding is not None:
             return make_error(
@@ -158,6 +159,7 @@ class Catalogue:
         self.founding.CopyFrom(founding)
         self.nodes = nodes
         groups = self._allot(
+            index,
             Topic(GROUPS_TOPIC, GROUPS_TOPIC_ID, {}, (), internal=True, created_at_ms=founding.founded_at_ms),
             command.internal_placements,
         )
@@ -192,7 +194,7 @@ class Catalogue:
             )
         return None
 
-    def _create_topic(self, command: internal_pb2.CreateTopic) -> Result:
+    def _create_topic(self, index: int, command: internal_pb2.CreateTopic) -> Result:
         if command.name in self.topics:
             return topic_exists(command.name)
         if (conflict := self._conflict(command.catalogue_version, f"topic {command.name!r} was placed")) is not None:
@@ -204,7 +206,7 @@ class Catalogue:
         if (wrong := _misplaced(command.placements, self.nodes)) is not None:
             return _inconsistent(wrong)
         topic = Topic(command.name, command.topic_id, _sorted(command.configs), (), False, command.created_at_ms)
-        topic = self._allot(topic, command.placements)
+        topic = self._allot(index, topic, command.placements)
         return CatalogueChange(born=hosted_groups(topic), topic=topic)
 
     def _alter_topic(self, command: internal_pb2.AlterTopic) -> Result:
@@ -238,13 +240,15 @@ class Catalogue:
         self.next_producer_id += command.count
         return CatalogueChange(first_producer_id=first, producer_id_count=command.count)
 
-    def _report_first_commit(self, command: internal_pb2.ReportFirstCommit) -> Result:
+    def _report_placement(self, command: internal_pb2.ReportPlacement) -> Result:
         place = self._partitions_by_group.get(command.group_id)
         if place is None:
             return make_error(pb.UNKNOWN_PARTITION, f"group {command.group_id} belongs to no partition any more")
         name, number = place
         topic = self.topics[name]
-        partition = replace(topic.partitions[number], committed=True)
+        if topic.partitions[number].placement_version != command.placement_version:
+            return _inconsistent(f"the wish for {name!r} partition {number} has changed since")
+        partition = replace(topic.partitions[number], settled=True, leaving=())
         self._set(replace(topic, partitions=(*topic.partitions[:number], partition, *topic.partitions[number + 1 :])))
         return CatalogueChange(topic=self.topics[name])
 
@@ -269,13 +273,15 @@ class Catalogue:
             )
         return topic
 
-    def _allot(self, topic: Topic, placements: Sequence[internal_pb2.Placement]) -> Topic:
+    def _allot(self, index: int, topic: Topic, placements: Sequence[internal_pb2.Placement]) -> Topic:
         partitions = tuple(
             Partition(
                 partition=number,
                 group_id=self.next_group_id + number,
-                replicas=tuple(placement.replicas),
-                incarnations=tuple(self.nodes[node_id].incarnation for node_id in placement.replicas),
+                placed=tuple(
+                    PlacedReplica(node_id, self.nodes[node_id].incarnation, index) for node_id in placement.replicas
+                ),
+                replicas_wanted=len(placement.replicas),
             )
             for number, placement in enumerate(placements)
         )
@@ -357,10 +363,11 @@ def _stored(topic: Topic) -> internal_pb2.TopicState:
             internal_pb2.PartitionState(
                 partition=partition.partition,
                 group_id=partition.group_id,
-                replicas=partition.replicas,
-                incarnations=partition.incarnations,
+                replicas=_stored_replicas(partition.placed),
                 placement_version=partition.placement_version,
-                committed=partition.committed,
+                settled=partition.settled,
+                leaving=_stored_replicas(partition.leaving),
+                replicas_wanted=partition.replicas_wanted,
             )
             for partition in topic.partitions
         ],
@@ -378,13 +385,27 @@ def _loaded(state: internal_pb2.TopicState) -> Topic:
             Partition(
                 partition=partition.partition,
                 group_id=partition.group_id,
-                replicas=tuple(partition.replicas),
-                incarnations=tuple(partition.incarnations),
+                placed=_loaded_replicas(partition.replicas),
+                replicas_wanted=partition.replicas_wanted,
                 placement_version=partition.placement_version,
-                committed=partition.committed,
+                settled=partition.settled,
+                leaving=_loaded_replicas(partition.leaving),
             )
             for partition in state.partitions
         ),
         internal=state.internal,
         created_at_ms=state.created_at_ms,
     )
+
+
+def _stored_replicas(replicas: Iterable[PlacedReplica]) -> list[internal_pb2.PlacedReplica]:
+    return [
+        internal_pb2.PlacedReplica(
+            node_id=one.node_id, incarnation=one.incarnation, placed_at_index=one.placed_at_index
+        )
+        for one in replicas
+    ]
+
+
+def _loaded_replicas(replicas: Iterable[internal_pb2.PlacedReplica]) -> tuple[PlacedReplica, ...]:
+    return tuple(PlacedReplica(one.node_id, one.incarnation, one.placed_at_index) for one in replicas)

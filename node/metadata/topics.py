@@ -55,20 +55,36 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedReplica:
+    """A replica on a node: the incarnation of the node that was meant, and the index of the entry that placed it."""
+
+    node_id: int
+    incarnation: bytes
+    placed_at_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Partition:
     """A partition and the wish where its replicas shall be.
 
-    `replicas` are node ids, the preferred leader first. `incarnations` are theirs when the partition was created.
-    `committed`: the group's leader has committed for the first time, so its own log says who votes and the placement
-    may change; each change raises `placement_version` from 0.
+    `placed` is the wish, the preferred leader first; each change of it raises `placement_version` from 0. `settled`:
+    the group's leader has reported that it committed under a configuration that is the wish. Until then `leaving` may
+    still be in the group's configuration: they are out of the wish, and keep what they have. `replicas_wanted` is
+    larger than the number of replicas while nodes are missing.
     """
 
     partition: int
     group_id: int
-    replicas: tuple[int, ...]
-    incarnations: tuple[bytes, ...]
+    placed: tuple[PlacedReplica, ...]
+    replicas_wanted: int
     placement_version: int = 0
-    committed: bool = False
+    settled: bool = False
+    leaving: tuple[PlacedReplica, ...] = ()
+
+    @property
+    def replicas(self) -> tuple[int, ...]:
+        """Node ids of the wish, the preferred leader first."""
+        return tuple(one.node_id for one in self.placed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +107,35 @@ class HostedGroup:
     topic: str
     topic_id: bytes
     partition: int
-    replicas: tuple[int, ...]
-    incarnations: tuple[bytes, ...]
+    placed: tuple[PlacedReplica, ...]
+    leaving: tuple[PlacedReplica, ...]
     placement_version: int
+    settled: bool
 
-    def born_voter(self, node_id: int, incarnation: bytes) -> bool:
-        """Whether a replica born now on this node votes from birth, because the creation names it.
+    @property
+    def replicas(self) -> tuple[int, ...]:
+        """Node ids of the wish, the preferred leader first."""
+        return tuple(one.node_id for one in self.placed)
 
-        Only the unchanged creation record says so, and only for the incarnation named in it: any later replica is born
-        empty and learns from the group's own log whether it votes.
+    def placed_on(self, node_id: int, incarnation: bytes) -> PlacedReplica | None:
+        """The replica that this incarnation of the node shall have; None when it shall have none."""
+        for one in self.placed:
+            if one.node_id == node_id and one.incarnation == incarnation:
+                return one
+        return None
+
+    def may_hold(self, node_id: int, incarnation: bytes) -> bool:
+        """Whether this incarnation of the node has a replica, or keeps one until the group is settled without it."""
+        return any(one.node_id == node_id and one.incarnation == incarnation for one in (*self.placed, *self.leaving))
+
+    @property
+    def votes_from_birth(self) -> bool:
+        """Whether a replica born now is a voter, because it is the creation that bears it.
+
+        Only the unchanged creation record says so: any later replica is born empty and learns from the group's own log
+        whether it votes.
         """
-        return self.placement_version == 0 and (node_id, incarnation) in zip(
-            self.replicas, self.incarnations, strict=True
-        )
+        return self.placement_version == 0
 
 
 def hosted_group(topic: Topic, partition: Partition) -> HostedGroup:
@@ -113,9 +145,10 @@ def hosted_group(topic: Topic, partition: Partition) -> HostedGroup:
         topic=topic.name,
         topic_id=topic.topic_id,
         partition=partition.partition,
-        replicas=partition.replicas,
-        incarnations=partition.incarnations,
+        placed=partition.placed,
+        leaving=partition.leaving,
         placement_version=partition.placement_version,
+        settled=partition.settled,
     )
 
 

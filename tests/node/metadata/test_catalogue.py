@@ -48,9 +48,10 @@ def test_a_created_topic_names_its_replicas_with_their_incarnations_and_bears_it
     assert topic.configs == {"retention.ms": "5000"}
     assert [group.group_id for group in change.born] == [18, 19, 20, 21]
     for group in change.born:
-        assert group.incarnations == tuple(incarnation(node_id) for node_id in group.replicas)
-        assert group.born_voter(group.replicas[0], incarnation(group.replicas[0]))
-        assert not group.born_voter(group.replicas[0], b"other incarnation")
+        assert [one.incarnation for one in group.placed] == [incarnation(node_id) for node_id in group.replicas]
+        assert group.placed_on(group.replicas[0], incarnation(group.replicas[0])) == group.placed[0]
+        assert group.placed_on(group.replicas[0], b"other incarnation") is None
+        assert group.votes_from_birth
         assert cluster.catalogue.group(group.group_id) == group
 
 
@@ -214,12 +215,12 @@ def test_a_first_commit_is_remembered_and_does_not_disturb_a_decision_under_way(
     group_id = cluster.create("orders", partitions=2).born[1].group_id
     decided = good(cluster.decide(name="later"))
     for _ in range(2):
-        change = good(cluster.apply(report_first_commit=internal_pb2.ReportFirstCommit(group_id=group_id)))
+        change = good(cluster.apply(report_placement=internal_pb2.ReportPlacement(group_id=group_id)))
         assert change.topic is not None
-        assert [partition.committed for partition in change.topic.partitions] == [False, True]
+        assert [partition.settled for partition in change.topic.partitions] == [False, True]
     good(cluster.apply(create_topic=decided))
-    unknown = internal_pb2.ReportFirstCommit(group_id=999)
-    assert "999" in bad(cluster.apply(report_first_commit=unknown)).message
+    unknown = internal_pb2.ReportPlacement(group_id=999)
+    assert "999" in bad(cluster.apply(report_placement=unknown)).message
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_state_replay_and_snapshot_are_one() -> None:
     cluster.alter("orders", reset=["retention.ms"])
     cluster.delete("clicks")
     cluster.create("clicks", partitions=1)
-    good(cluster.apply(report_first_commit=internal_pb2.ReportFirstCommit(group_id=18)))
+    good(cluster.apply(report_placement=internal_pb2.ReportPlacement(group_id=18)))
     replayed = Catalogue()
     for index, payload in enumerate(cluster.payloads, start=1):
         replayed.apply(index, replayed.decode(payload))
