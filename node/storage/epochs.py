@@ -82,6 +82,16 @@ class EpochTable:
             batch.delete_range(Family.INDEX, self._key(0), self._key(self._first_indexes[drop]))
             del self._terms[:drop], self._first_indexes[:drop], self._first_offsets[:drop]
 
+    def begin_at(self, batch: WriteBatch, term: int, index: int, offset: int) -> None:
+        """Forget everything: the history begins behind the entry at `index` (>= 1), of `term`, at `offset`.
+
+        The caller has deleted the stored rows in `batch`. Where `term` began is not known, and nothing asks: no older
+        epoch ends there.
+        """
+        assert index > 0, "nothing is installed at the beginning of a log"
+        del self._terms[:], self._first_indexes[:], self._first_offsets[:]
+        self.add(batch, term, index, offset)
+
     def _add(self, term: int, first_index: int, first_offset: int) -> None:
         self._terms.append(term)
         self._first_indexes.append(first_index)

@@ -1,8 +1,8 @@
 """The log of one group in the shared storage: what the Raft core reads, and what the node appends, cuts and looks up.
 
 Lifecycle. Opening reads the few rows that say where the log begins and ends, and the entries behind the last
-milestone, all checked. `append`, `truncate` and `compact` change memory at once and put the same change into a batch
-that the node writes at the end of its loop turn.
+milestone, all checked. `append`, `truncate`, `compact` and `install` change memory at once and put the same change into
+a batch that the node writes at the end of its loop turn.
 
 Rules for the caller: a group's changes go into one batch until that is written; then into another. Between the change
 and the write everything may be read: entries of the open batch are always in memory.
@@ -31,6 +31,7 @@ from quorumlog.node.storage.keys import INDEX_MAX, group_range, index_of_log_key
 from quorumlog.node.storage.sparse_index import BYTES_PER_ROW, ENTRIES_PER_ROW, Milestone
 from quorumlog.node.storage.tail_cache import TailCache
 from quorumlog.node.storage.timestamps import max_timestamp_of
+from quorumlog.proto import internal_pb2
 from quorumlog.raft.types import Entry, LogIndex, Term
 
 TAIL_BYTES_MAX_DEFAULT: Final = 2 << 20
@@ -57,6 +58,7 @@ class GroupLog:
         self._max_timestamp = max_timestamp
         self._open_batch: ReferenceType[WriteBatch] | None = None
         self._rows_stale_from = INDEX_MAX  # sparse rows in storage from here on are deleted in the open batch
+        self._cuts = 0  # how often entries were dropped: a read planned before may miss them
         self._prefix_term, self._prefix = sparse_index.read_prefix(storage, group_id)
         self._epochs = EpochTable(storage, group_id)
         last = self._stored_last_index()
@@ -127,6 +129,7 @@ class GroupLog:
         if since > last:
             return
         self._begin(batch)
+        self._cuts += 1
         end = self._milestone_before(since)
         batch.delete_range(Family.LOG, log_key(self.group_id, since), log_key(self.group_id, last + 1))
         sparse_index.delete_rows(batch, self.group_id, since, last)
@@ -150,6 +153,7 @@ class GroupLog:
         term = self.term(upto)
         assert term is not None, f"compacting up to {upto} a log that ends at {self._end.next_index - 1}"
         self._begin(batch)
+        self._cuts += 1
         prefix = self._milestone_before(upto + 1)
         sparse_index.put_prefix(batch, self.group_id, term, prefix)
         batch.delete_range(Family.LOG, log_key(self.group_id, first), log_key(self.group_id, upto + 1))
@@ -159,6 +163,27 @@ class GroupLog:
         self._prefix, self._prefix_term = prefix, term
         if self._row.next_index < prefix.next_index:
             self._row = prefix
+
+    def install(self, batch: WriteBatch, snapshot: internal_pb2.GroupSnapshot) -> None:
+        """Replace the whole log, damaged or not, by one that begins behind `snapshot.index` and has no entry yet.
+
+        Afterwards `first_index() == snapshot.index + 1`, `last_index() == snapshot.index` with the snapshot's term, and
+        `log_end_offset == first_offset == snapshot.next_offset`. The epoch table begins with the snapshot's term: an
+        older epoch contradicts nothing. `snapshot.state`, `snapshot.configuration` and the caller's own rows are the
+        caller's to put into the same batch.
+        """
+        self._begin(batch)
+        self._cuts += 1
+        group_id = self.group_id
+        prefix = sparse_index.milestone_of(snapshot)
+        for family in (Family.LOG, Family.INDEX):
+            batch.delete_range(family, *group_range(group_id))
+        sparse_index.put_prefix(batch, group_id, snapshot.term, prefix)
+        self._epochs.begin_at(batch, snapshot.term, snapshot.index, snapshot.next_offset)
+        self._rows_stale_from = min(self._rows_stale_from, prefix.next_index)
+        self._prefix_term = snapshot.term
+        self._prefix = self._row = self._end = prefix
+        self._tail = TailCache(prefix.next_index, prefix.next_offset, prefix.max_timestamp_ms)
 
     # --- offsets, times, sizes ---
 
@@ -267,15 +292,14 @@ class GroupLog:
     def plan_read(self, offset: int, limit_offset: int, size_bytes_max: int) -> ReadPlan:
         """The same read for a thread: `read_records(storage, plan)`, once everything below `limit_offset` is written.
 
-        When that raises StorageCorrupt and `still_holds` says no, the log was cut meanwhile: look again where it
-        begins.
+        When that raises StorageCorrupt and `still_holds` says no, the log was cut meanwhile: look again what it has.
         """
         first, last = self._prefix.next_index, self._end.next_index - 1
-        return ReadPlan(self.group_id, first, last, offset, limit_offset, size_bytes_max)
+        return ReadPlan(self.group_id, first, last, offset, limit_offset, size_bytes_max, self._cuts)
 
     def still_holds(self, plan: ReadPlan) -> bool:
         """Whether what the plan may read was retained until now."""
-        return self._prefix.next_index == plan.first_index
+        return self._cuts == plan.cuts
 
     def reclaimable(self) -> tuple[bytes, bytes]:
         """Start and exclusive end of the keys that compaction has deleted, for `storage.reclaim(Family.LOG, ...)`."""

@@ -41,6 +41,8 @@ class ReadPlan:
     offset: int
     limit_offset: int
     size_bytes_max: int
+    cuts: int
+    """How often the log had dropped entries when the plan was made."""
 
 
 def walk(
@@ -99,7 +101,7 @@ def read_records(storage: Storage, plan: ReadPlan) -> list[Entry]:
     """The entries with records from `plan.offset` (the first may begin below it) up to `plan.limit_offset` (exclusive).
 
     One entry, and then no more than `plan.size_bytes_max` bytes; empty when there is none below the limit. Entries
-    without records are passed over. Raises as `walk` does; after a prefix was cut meanwhile, which
+    without records are passed over. Raises as `walk` does; after entries were dropped meanwhile, which
     `GroupLog.still_holds` tells.
     """
     row = last_row_where(

@@ -45,6 +45,7 @@ class MetaRow(IntEnum):
     PREFIX = 3
     REPLICA = 4
     WHOLE = 5
+    CONFIGURATIONS = 6
     DATABASE_ID = 128
     BORN_UPTO = 129
 

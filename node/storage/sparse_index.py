@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
 from quorumlog.node.storage.keys import IndexRow, MetaRow, index_key, index_of_index_key, meta_key
+from quorumlog.proto import internal_pb2
 
 ENTRIES_PER_ROW: Final = 64
 BYTES_PER_ROW: Final = 1 << 20
@@ -54,6 +55,17 @@ class Milestone(NamedTuple):
 LOG_BEGINNING: Final = Milestone(
     next_index=1, next_offset=0, max_timestamp_ms=TIME_MIN, append_time_ms=TIME_MIN, size_bytes=0
 )
+
+
+def milestone_of(snapshot: internal_pb2.GroupSnapshot) -> Milestone:
+    """The milestone behind `snapshot.index`, of a log that has nothing before it: its sizes are counted from here."""
+    return Milestone(
+        next_index=snapshot.index + 1,
+        next_offset=snapshot.next_offset,
+        max_timestamp_ms=snapshot.max_timestamp_ms if snapshot.HasField("max_timestamp_ms") else TIME_MIN,
+        append_time_ms=snapshot.append_time_ms,
+        size_bytes=0,
+    )
 
 
 def put_row(batch: WriteBatch, group_id: int, milestone: Milestone) -> None:

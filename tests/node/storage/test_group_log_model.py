@@ -1,4 +1,5 @@
-"""GroupLog against a deliberately dumb list, through random appends, cuts, writes, crashes and reopenings."""
+"""GroupLog against a deliberately dumb list, through random appends, cuts, snapshots, writes, crashes and
+reopenings."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from quorumlog.node.storage.interface import Storage
 from quorumlog.node.storage.memory import MemoryStorage
 from quorumlog.node.storage.rocks import RocksStorage
 from quorumlog.node.storage.sparse_index import ENTRIES_PER_ROW
+from quorumlog.proto import internal_pb2
 from quorumlog.proto.crc32c import crc32c
 from quorumlog.raft.types import Entry, EntryKind, LogIndex, Term
 
@@ -89,6 +91,11 @@ class Model:
                 self.first_index, self.first_offset = row.entry.index + 1, row.next_offset
                 self.prefix_term = row.entry.term
         self.rows = [row for row in self.rows if row.entry.index > upto]
+
+    def install(self, snapshot: internal_pb2.GroupSnapshot) -> None:
+        self.first_index, self.first_offset = snapshot.index + 1, snapshot.next_offset
+        self.prefix_term, self.rows = snapshot.term, []
+        self.epochs = [(snapshot.term, snapshot.index, snapshot.next_offset)]
 
     def term(self, index: int) -> int | None:
         if index == self.first_index - 1:
@@ -176,6 +183,25 @@ class GroupLogMachine(RuleBasedStateMachine):
         upto = LogIndex(self.model.first_index - 1 + int(cut * len(self.model.rows)))
         self.model.compact(upto)
         self.log.compact(self.batch, upto)
+
+    @rule(jump=st.integers(-50, 300), term=st.integers(0, 2), offset=st.integers(0, 600), time=st.integers(0, 300))
+    def install(self, jump: int, term: int, offset: int, time: int) -> None:
+        """Behind, within or beyond the log that is there, in the same batch as whatever came before."""
+        snapshot = internal_pb2.GroupSnapshot(
+            group_id=GROUP,
+            index=max(1, self.model.last_index + jump),
+            term=max(1, self.model.last_term + term),
+            next_offset=offset,
+            append_time_ms=time,
+        )
+        if time % 2:
+            snapshot.max_timestamp_ms = time
+        self.model.install(snapshot)
+        plan = self.log.plan_read(0, 1, 1)
+        self.log.install(self.batch, snapshot)
+        assert self.log.max_timestamp_ms == (time if time % 2 else None)
+        assert self.log.last_append_time_ms == time
+        assert not self.log.still_holds(plan)
 
     @rule()
     def write(self) -> None:

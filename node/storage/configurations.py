@@ -1,0 +1,49 @@
+"""The configurations that a group's log holds: one small row, written in the batch of the entries they stand in.
+
+    META row CONFIGURATIONS -> internal.ConfigurationHistory
+
+A replica that starts has to know who votes before it has read its log, and one that truncates a configuration has to
+know the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
+
+from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.storage.interface import Family, Storage, WriteBatch
+from quorumlog.node.storage.keys import MetaRow, meta_key
+from quorumlog.proto import internal_pb2
+
+
+def read(storage: Storage, group_id: int) -> list[tuple[int, internal_pb2.GroupConfiguration]]:
+    """(index, configuration), oldest first; empty for a replica that has none yet.
+
+    Raises StorageCorrupt, StorageFailed.
+    """
+    stored = storage.get(Family.META, meta_key(group_id, MetaRow.CONFIGURATIONS))
+    if stored is None:
+        return []
+    try:
+        rows = internal_pb2.ConfigurationHistory.FromString(stored).rows
+    except DecodeError as error:
+        raise StorageCorrupt(
+            f"the configurations of group {group_id} cannot be read ({error}): the replica must be repaired from its "
+            "peers"
+        ) from error
+    return [(row.index, row.configuration) for row in rows]
+
+
+def write(
+    batch: WriteBatch, group_id: int, configurations: Iterable[tuple[int, internal_pb2.GroupConfiguration]]
+) -> None:
+    """Put the whole history, (index, configuration) with rising indexes, in place of the stored one."""
+    history = internal_pb2.ConfigurationHistory()
+    for index, configuration in configurations:
+        assert not history.rows or index > history.rows[-1].index, (
+            f"configuration {index} after {history.rows[-1].index}"
+        )
+        history.rows.add(index=index, configuration=configuration)
+    batch.put(Family.META, meta_key(group_id, MetaRow.CONFIGURATIONS), history.SerializeToString(deterministic=True))
