@@ -2063,16 +2063,19 @@ class AddNodeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """peer address of the node that waits"""
+    validate_only: _builtins.bool
     def __init__(
         self,
         *,
         address: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2107,15 +2110,18 @@ class RemoveNodeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
+    validate_only: _builtins.bool
     def __init__(
         self,
         *,
         node_id: _builtins.int = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2739,6 +2745,8 @@ class StatusResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     CLUSTER_LEADER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MOVING_FIELD_NUMBER: _builtins.int
+    CLUSTER_VOTERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     cluster_id: _builtins.bytes
     incarnation: _builtins.bytes
@@ -2759,6 +2767,14 @@ class StatusResponse(_message.Message):
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
     @_builtins.property
     def cluster_leader(self) -> Global___Leader: ...
+    @_builtins.property
+    def moving(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovingPartition]:
+        """as far as this node's catalogue has come"""
+
+    @_builtins.property
+    def cluster_voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """who shall vote in the metadata group"""
+
     def __init__(
         self,
         *,
@@ -2773,14 +2789,63 @@ class StatusResponse(_message.Message):
         nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
         cluster_leader: Global___Leader | None = ...,
         version: _builtins.str = ...,
+        moving: _abc.Iterable[Global___MovingPartition] | None = ...,
+        cluster_voters: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_leader", b"cluster_leader", "error", b"error", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_leader", b"cluster_leader", "error", b"error", "findings", b"findings", "incarnation", b"incarnation", "node_id", b"node_id", "nodes", b"nodes", "replicas", b"replicas", "state", b"state", "storage", b"storage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_leader", b"cluster_leader", "cluster_voters", b"cluster_voters", "error", b"error", "findings", b"findings", "incarnation", b"incarnation", "moving", b"moving", "node_id", b"node_id", "nodes", b"nodes", "replicas", b"replicas", "state", b"state", "storage", b"storage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusResponse: _TypeAlias = StatusResponse  # noqa: Y015
+
+@_typing.final
+class MovingPartition(_message.Message):
+    """A partition that is not yet as it shall be: its group moves, or replicas are missing because nodes are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    REPLICAS_WANTED_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    partition: _builtins.int
+    replicas_wanted: _builtins.int
+    """more than `replicas` while nodes are missing"""
+    settled: _builtins.bool
+    """the group is where it shall be"""
+    placement_version: _builtins.int
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """where it shall be, preferred leader first"""
+
+    @_builtins.property
+    def leaving(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes that keep a replica until the group has moved"""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        partition: _builtins.int = ...,
+        replicas: _abc.Iterable[_builtins.int] | None = ...,
+        leaving: _abc.Iterable[_builtins.int] | None = ...,
+        replicas_wanted: _builtins.int = ...,
+        settled: _builtins.bool = ...,
+        placement_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaving", b"leaving", "partition", b"partition", "placement_version", b"placement_version", "replicas", b"replicas", "replicas_wanted", b"replicas_wanted", "settled", b"settled", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovingPartition: _TypeAlias = MovingPartition  # noqa: Y015
 
 @_typing.final
 class ReplicaStatus(_message.Message):

@@ -803,6 +803,26 @@ class AdminStub:
                 request_serializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipResponse.FromString,
                 _registered_method=True)
+        self.AddNode = channel.unary_unary(
+                '/quorumlog.v1.Admin/AddNode',
+                request_serializer=quorumlog_dot_proto_dot_client__pb2.AddNodeRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_proto_dot_client__pb2.AddNodeResponse.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/quorumlog.v1.Admin/RemoveNode',
+                request_serializer=quorumlog_dot_proto_dot_client__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_proto_dot_client__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/quorumlog.v1.Admin/DrainNode',
+                request_serializer=quorumlog_dot_proto_dot_client__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_proto_dot_client__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.Reassign = channel.unary_unary(
+                '/quorumlog.v1.Admin/Reassign',
+                request_serializer=quorumlog_dot_proto_dot_client__pb2.ReassignRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_proto_dot_client__pb2.ReassignResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -855,6 +875,34 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddNode(self, request, context):
+        """Has a node that waits admitted. Repeating it for a node that is in answers as the first time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """Takes a node out for good, once nothing is placed on it: drain it first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """Moves everything off a node, by and by, and places nothing on it until that is ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reassign(self, request, context):
+        """Writes down where replicas shall be. The groups move by and by: see `moving` of Status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -892,6 +940,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'AddNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddNode,
+                    request_deserializer=quorumlog_dot_proto_dot_client__pb2.AddNodeRequest.FromString,
+                    response_serializer=quorumlog_dot_proto_dot_client__pb2.AddNodeResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=quorumlog_dot_proto_dot_client__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=quorumlog_dot_proto_dot_client__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=quorumlog_dot_proto_dot_client__pb2.DrainNodeRequest.FromString,
+                    response_serializer=quorumlog_dot_proto_dot_client__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'Reassign': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reassign,
+                    request_deserializer=quorumlog_dot_proto_dot_client__pb2.ReassignRequest.FromString,
+                    response_serializer=quorumlog_dot_proto_dot_client__pb2.ReassignResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1086,6 +1154,114 @@ class Admin:
             '/quorumlog.v1.Admin/TransferLeadership',
             quorumlog_dot_proto_dot_client__pb2.TransferLeadershipRequest.SerializeToString,
             quorumlog_dot_proto_dot_client__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/AddNode',
+            quorumlog_dot_proto_dot_client__pb2.AddNodeRequest.SerializeToString,
+            quorumlog_dot_proto_dot_client__pb2.AddNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/RemoveNode',
+            quorumlog_dot_proto_dot_client__pb2.RemoveNodeRequest.SerializeToString,
+            quorumlog_dot_proto_dot_client__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/DrainNode',
+            quorumlog_dot_proto_dot_client__pb2.DrainNodeRequest.SerializeToString,
+            quorumlog_dot_proto_dot_client__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reassign(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/Reassign',
+            quorumlog_dot_proto_dot_client__pb2.ReassignRequest.SerializeToString,
+            quorumlog_dot_proto_dot_client__pb2.ReassignResponse.FromString,
             options,
             channel_credentials,
             insecure,

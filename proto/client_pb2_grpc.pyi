@@ -269,6 +269,14 @@ class AdminStub:
     Status: _grpc.UnaryUnaryMultiCallable[_client_pb2.StatusRequest, _client_pb2.StatusResponse]
     """What this node sees of the cluster, and what is wrong with it. Ask every node."""
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_client_pb2.TransferLeadershipRequest, _client_pb2.TransferLeadershipResponse]
+    AddNode: _grpc.UnaryUnaryMultiCallable[_client_pb2.AddNodeRequest, _client_pb2.AddNodeResponse]
+    """Has a node that waits admitted. Repeating it for a node that is in answers as the first time."""
+    RemoveNode: _grpc.UnaryUnaryMultiCallable[_client_pb2.RemoveNodeRequest, _client_pb2.RemoveNodeResponse]
+    """Takes a node out for good, once nothing is placed on it: drain it first."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_client_pb2.DrainNodeRequest, _client_pb2.DrainNodeResponse]
+    """Moves everything off a node, by and by, and places nothing on it until that is ended."""
+    Reassign: _grpc.UnaryUnaryMultiCallable[_client_pb2.ReassignRequest, _client_pb2.ReassignResponse]
+    """Writes down where replicas shall be. The groups move by and by: see `moving` of Status."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -286,6 +294,14 @@ class AdminAsyncStub(AdminStub):
     Status: _aio.UnaryUnaryMultiCallable[_client_pb2.StatusRequest, _client_pb2.StatusResponse]  # type: ignore[assignment]
     """What this node sees of the cluster, and what is wrong with it. Ask every node."""
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_client_pb2.TransferLeadershipRequest, _client_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
+    AddNode: _aio.UnaryUnaryMultiCallable[_client_pb2.AddNodeRequest, _client_pb2.AddNodeResponse]  # type: ignore[assignment]
+    """Has a node that waits admitted. Repeating it for a node that is in answers as the first time."""
+    RemoveNode: _aio.UnaryUnaryMultiCallable[_client_pb2.RemoveNodeRequest, _client_pb2.RemoveNodeResponse]  # type: ignore[assignment]
+    """Takes a node out for good, once nothing is placed on it: drain it first."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_client_pb2.DrainNodeRequest, _client_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """Moves everything off a node, by and by, and places nothing on it until that is ended."""
+    Reassign: _aio.UnaryUnaryMultiCallable[_client_pb2.ReassignRequest, _client_pb2.ReassignResponse]  # type: ignore[assignment]
+    """Writes down where replicas shall be. The groups move by and by: see `moving` of Status."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """---------------------------------------------------------------------------------------------------------------------------
@@ -342,5 +358,37 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _client_pb2.TransferLeadershipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_client_pb2.TransferLeadershipResponse, _abc.Awaitable[_client_pb2.TransferLeadershipResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AddNode(
+        self,
+        request: _client_pb2.AddNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_pb2.AddNodeResponse, _abc.Awaitable[_client_pb2.AddNodeResponse]]:
+        """Has a node that waits admitted. Repeating it for a node that is in answers as the first time."""
+
+    @_abc_1.abstractmethod
+    def RemoveNode(
+        self,
+        request: _client_pb2.RemoveNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_pb2.RemoveNodeResponse, _abc.Awaitable[_client_pb2.RemoveNodeResponse]]:
+        """Takes a node out for good, once nothing is placed on it: drain it first."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _client_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_pb2.DrainNodeResponse, _abc.Awaitable[_client_pb2.DrainNodeResponse]]:
+        """Moves everything off a node, by and by, and places nothing on it until that is ended."""
+
+    @_abc_1.abstractmethod
+    def Reassign(
+        self,
+        request: _client_pb2.ReassignRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_pb2.ReassignResponse, _abc.Awaitable[_client_pb2.ReassignResponse]]:
+        """Writes down where replicas shall be. The groups move by and by: see `moving` of Status."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

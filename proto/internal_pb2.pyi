@@ -502,9 +502,12 @@ class GroupPlacement(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
+    REPLICAS_WANTED_FIELD_NUMBER: _builtins.int
     group_id: _builtins.int
     placement_version: _builtins.int
     """the version the leader decided on"""
+    replicas_wanted: _builtins.int
+    """from now on; 0: as many as before"""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """preferred leader first"""
@@ -515,10 +518,11 @@ class GroupPlacement(_message.Message):
         group_id: _builtins.int = ...,
         replicas: _abc.Iterable[_builtins.int] | None = ...,
         placement_version: _builtins.int = ...,
+        replicas_wanted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "placement_version", b"placement_version", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "placement_version", b"placement_version", "replicas", b"replicas", "replicas_wanted", b"replicas_wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
