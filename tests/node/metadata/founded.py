@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from quorumlog.node.metadata import decisions
 from quorumlog.node.metadata.catalogue import Catalogue, CatalogueChange
+from quorumlog.node.metadata.topics import Partition
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
 
@@ -72,3 +73,23 @@ class Cluster:
     def alter(self, name: str, **change: object) -> CatalogueChange:
         request = pb.AlterTopicRequest(name=name, **change)  # type: ignore[arg-type]
         return good(self.apply(alter_topic=good(decisions.alter_topic(self.catalogue, request))))
+
+    def wipe(self, node_id: int, anew: bytes) -> CatalogueChange | pb.Error:
+        """Admit the node under another incarnation than the one the catalogue knows."""
+        node = self.catalogue.nodes[node_id].descriptor()
+        replaced, node.incarnation = node.incarnation, anew
+        return self.apply(admit_node=internal_pb2.AdmitNode(node=node, replaced_incarnation=replaced))
+
+    def move(self, partition: Partition, replicas: list[int]) -> CatalogueChange | pb.Error:
+        """Wish the replicas of a partition on other nodes."""
+        group = internal_pb2.GroupPlacement(
+            group_id=partition.group_id, replicas=replicas, placement_version=partition.placement_version
+        )
+        return self.apply(change_placement=internal_pb2.ChangePlacement(groups=[group]))
+
+    def report(self, partition: Partition) -> CatalogueChange:
+        """Let the group's leader say that it has settled."""
+        report = internal_pb2.ReportPlacement(
+            group_id=partition.group_id, placement_version=partition.placement_version
+        )
+        return good(self.apply(report_placement=report))
