@@ -39,6 +39,7 @@ class NodeConfig:
     heartbeat_ticks: int = 2
     produce_timeout_seconds: float = 30.0
     retention_check_seconds: float = 5.0
+    snapshot_bytes_per_second: float = 50e6
     disk_free_bytes_min: int = 64 << 20
     stop_timeout_seconds: float = 10.0
     log_level: str = "info"
@@ -60,6 +61,10 @@ class NodeConfig:
         for name, least, most in SECONDS_BETWEEN:
             if not least <= getattr(self, name) <= most:  # so that a NaN is refused as well
                 raise ConfigError(f"{name} = {getattr(self, name)} is not between {least:g} and {most:g} seconds")
+        if not 1e3 <= self.snapshot_bytes_per_second <= 1e12:
+            raise ConfigError(
+                f"snapshot_bytes_per_second = {self.snapshot_bytes_per_second} is not between 1e3 and 1e12"
+            )
         if self.disk_free_bytes_min < 0:
             raise ConfigError(f"disk_free_bytes_min = {self.disk_free_bytes_min} is negative: use 0 to check nothing")
         if not 0 < self.heartbeat_ticks * 2 <= self.election_ticks:

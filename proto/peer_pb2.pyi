@@ -235,7 +235,6 @@ class SnapshotChunk(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
-    LOG_TERM_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CRC_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
@@ -244,8 +243,6 @@ class SnapshotChunk(_message.Message):
     term: _builtins.int
     """of the leader"""
     index: _builtins.int
-    log_term: _builtins.int
-    """of the entry at `index`"""
     size_bytes: _builtins.int
     crc: _builtins.int
     """CRC-32C"""
@@ -259,7 +256,6 @@ class SnapshotChunk(_message.Message):
         group_id: _builtins.int = ...,
         term: _builtins.int = ...,
         index: _builtins.int = ...,
-        log_term: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         crc: _builtins.int = ...,
         position: _builtins.int = ...,
@@ -267,7 +263,7 @@ class SnapshotChunk(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc", b"crc", "data", b"data", "group_id", b"group_id", "index", b"index", "log_term", b"log_term", "position", b"position", "size_bytes", b"size_bytes", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc", b"crc", "data", b"data", "group_id", b"group_id", "index", b"index", "position", b"position", "size_bytes", b"size_bytes", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

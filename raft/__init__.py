@@ -12,7 +12,8 @@ The shell feeds a `RawNode` with ticks, messages, proposals and completions, and
 
 and carries each Ready out in this order:
 
-1. Truncate the log from `truncate_since`, write `entries`, write `hard_state`. From here on, before the next call into
+1. Install the snapshot that was stepped, if `install` says so; truncate the log from `truncate_since`, write `entries`,
+   `hard_state` and `configurations`, note `repaired`: all in one atomic write. From here on, before the next call into
    the core, the `LogReader` must show the log as it is now: written, durable or not.
 2. Send `messages`. They do not wait for the disk; a leader's APPENDs travel while it syncs.
 3. Start the sync. When one has *finished*, for the newest Ready whose write it covered: send the `messages_after_sync`
@@ -36,14 +37,18 @@ Messages
 ====================  ============================================================================================
 APPEND                `index`, `log_term`: the entry before `entries`; `entries`; `commit_index` of the leader
 APPEND_RESPONSE       accepted: `index`, the last entry known to match; `last_index`, `stable_index` when it leaves;
-                      `reject`: `index` as asked, `hint_index`, `hint_term`: the last entry that may match; `counting`
-HEARTBEAT             `commit_index`, no more than the receiver shares; `context`: a read round or 0; `quiesce`
-HEARTBEAT_RESPONSE    `context` as asked; `last_index`; `counting`
+                      `reject`: `index` as asked, `hint_index`, `hint_term`: the last entry that may match; `counting`,
+                      `nonce`
+HEARTBEAT             `commit_index`, no more than the receiver shares; `context`: a read round or 0; `quiesce`;
+                      to a replica in repair: `nonce` of its own that a quorum has confirmed, `index` to reach then
+HEARTBEAT_RESPONSE    `context` as asked; `last_index`; `counting`, `nonce`
 VOTE                  `index`, `log_term`: the candidate's last entry; `force`: asked for by the leader itself
 VOTE_RESPONSE         `reject`; `counting`
 PRE_VOTE              as VOTE, but `term` is the one the campaign would open
 PRE_VOTE_RESPONSE     a grant carries the term asked for, `reject` the term of whoever refuses; `counting`
 TIMEOUT_NOW           nothing else: campaign now
+SNAPSHOT              `index`, `log_term`: the last entry that it stands for; `configuration` in force there. The state
+                      itself is carried by the shells; this is stepped once it is whole. Answered as an APPEND
 ====================  ============================================================================================
 
 What is durable before what
@@ -65,14 +70,28 @@ Deviations from the paper
 - An idle group quiesces: when nothing has happened for an election timeout and every voter has everything, the leader
   says so in a last heartbeat, and nobody ticks. Any other message, an input of the shell, a broken stream or a new
   session of a peer wakes it. The shell watches over nodes and reports the dead ones; the group itself no longer does.
-- `counting=False` is the answer of a replica that may have forgotten what it promised. It moves `Progress` and nothing
-  else. Such a replica takes no commit index from heartbeats either: what it holds may differ from what it once had.
-- No snapshots and no membership changes yet: `ProgressView.needs_snapshot` names the peers that entries cannot help,
-  and `quorum` is the one place that knows what a majority is.
+- `counting=False` is the answer of a replica that may have forgotten what it promised (repair). It moves `Progress` and
+  nothing else. Such a replica takes no commit index from heartbeats either: what it holds may differ from what it once
+  had. It draws a nonce when it starts; a leader lets that join a read round, so that a majority of whole voters
+  confirms the leader's term after the nonce was drawn, and names the last entry it has then. No later leader can have
+  counted a promise of the replica from before: it would have needed a vote of that majority first. So when the replica
+  holds all of that, durable, it remembers everything that mattered, and counts again from the write that says so.
+- Every change of voters is a joint one, configurations are in force from their append on (section 6), and there is one
+  change at a time. The leader appends the final configuration by itself.
+- A replica without a configuration, born after its group, does not vote before its log holds one.
+- The core knows of a snapshot where it begins and what was in force there; the state travels between the shells.
 """
 
 from quorumlog.raft.config import Config
-from quorumlog.raft.errors import InvariantViolation, NotLeader, ProposalRefused, RaftError, StepError
+from quorumlog.raft.configurations import ConfigurationRow
+from quorumlog.raft.errors import (
+    ConfigurationRefused,
+    InvariantViolation,
+    NotLeader,
+    ProposalRefused,
+    RaftError,
+    StepError,
+)
 from quorumlog.raft.progress import ProgressState, ProgressView
 from quorumlog.raft.rawnode import RawNode
 from quorumlog.raft.ready import Persisted, ReadState, Ready
@@ -81,6 +100,7 @@ from quorumlog.raft.types import (
     NO_NODE,
     Configuration,
     Entry,
+    EntryCodec,
     EntryKind,
     HardState,
     LogIndex,
@@ -96,7 +116,10 @@ __all__ = [
     "NO_NODE",
     "Config",
     "Configuration",
+    "ConfigurationRefused",
+    "ConfigurationRow",
     "Entry",
+    "EntryCodec",
     "EntryKind",
     "HardState",
     "InvariantViolation",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from quorumlog.raft.config import Config
+from quorumlog.raft.configurations import ConfigurationRow, Configurations
 from quorumlog.raft.errors import InvariantViolation
 from quorumlog.raft.leadership import Leadership
 from quorumlog.raft.log import RaftLog
@@ -15,6 +16,7 @@ from quorumlog.raft.types import (
     NO_NODE,
     Configuration,
     Entry,
+    EntryCodec,
     EntryKind,
     HardState,
     LogIndex,
@@ -31,14 +33,18 @@ class Core:
 
     Invariants, executed by `check_invariants`: `first_index - 1 <= applied <= commit_index <= last_index` (in repair,
     `applied` and `commit_index` may stand above `last_index`); `durable_term <= term`; `leadership` is there exactly
-    while `role` is LEADER; every message waiting in an outbox was made in the present term.
+    while `role` is LEADER; every message waiting in an outbox was made in the present term; `configuration` is the
+    latest one of the log; `counting` is False exactly while `nonce` is not 0.
     """
 
     __slots__ = (
         "applied",
+        "codec",
         "commit_index",
         "config",
         "configuration",
+        "configurations",
+        "configurations_changed",
         "counting",
         "durable_term",
         "election_elapsed",
@@ -49,8 +55,8 @@ class Core:
         "leader_id",
         "leadership",
         "log",
-        "make_noop",
         "node_id",
+        "nonce",
         "outbox",
         "outbox_after_sync",
         "promotable",
@@ -58,10 +64,14 @@ class Core:
         "read_states",
         "reads_lost",
         "ready_number",
+        "repair_target",
+        "repaired",
+        "repaired_number",
         "rng",
         "role",
         "term",
         "tracer",
+        "verified_index",
         "vote",
         "votes",
     )  # fmt: skip
@@ -71,21 +81,25 @@ class Core:
         config: Config,
         reader: LogReader,
         hard_state: HardState,
-        configuration: Configuration,
+        configurations: Sequence[ConfigurationRow],
         commit_index: LogIndex,
         applied: LogIndex,
         rng: random.Random,
-        make_noop: Callable[[LogIndex, Term], bytes],
-        counting: bool,
+        codec: EntryCodec,
+        nonce: int,
         tracer: Tracer,
     ) -> None:
         self.config = config
         self.node_id = config.node_id
-        self.configuration = configuration
-        self.counting = counting
-        self.promotable = counting and config.node_id in configuration.voters
+        self.configurations = Configurations(configurations)
+        self.configuration = self.configurations.latest
+        self.configurations_changed = False  # since they were handed out
+        self.nonce = nonce
+        self.counting = nonce == 0
+        self.promotable = False
+        self.judge_promotable()
         self.rng = rng
-        self.make_noop = make_noop
+        self.codec = codec
         self.tracer = tracer
         self.log = RaftLog(reader)
 
@@ -103,6 +117,10 @@ class Core:
         self.election_elapsed = 0  # ticks since the leader was heard, a vote granted or a campaign begun
         self.election_timeout = 0
         self.quiesced = False
+        self.verified_index = LogIndex(0)  # the log is that of this term's leader through here, by its own APPENDs
+        self.repair_target = LogIndex(0)  # in repair: holding all through here of this term's leader ends it
+        self.repaired = False  # it has ended, which is not handed out yet
+        self.repaired_number = 0  # the Ready that carries that
         self.draw_election_timeout()
 
         self.outbox: list[Message] = []
@@ -126,6 +144,63 @@ class Core:
         if self.role is Role.LEADER:
             return True
         return self.leader_heard and self.leader_id != NO_NODE and self.election_elapsed < self.config.election_ticks
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether this replica grants votes when asked: not while it may have forgotten some, nor while it knows of no
+        configuration.
+
+        A replica without a configuration has not got the log yet up to the entry that made it a member. A node that
+        had lost everything and came back must not stand in for its former self there: what that one had promised to a
+        majority may rest on this vote. Once it has that entry, the comparison of the logs protects all before it.
+        Otherwise a replica votes whether it believes to be a voter or not: the candidate may know of a later
+        configuration (etcd #10998).
+        """
+        return self.counting and bool(self.configuration.voters)
+
+    def judge_promotable(self) -> None:
+        """May this replica campaign: a voter, of the old or the new configuration, whose word counts."""
+        configuration = self.configuration
+        self.promotable = self.counting and (
+            self.node_id in configuration.voters or self.node_id in configuration.outgoing
+        )
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Adds entries behind the last one; a configuration among them is in force at once (Raft section 6)."""
+        if not self.log.append(entries):
+            return
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                self.configurations.append(entry.index, self.codec.read_configuration(entry))
+        self._configure()
+
+    def truncate(self, since: LogIndex) -> None:
+        """Drops the suffix from `since` (inclusive), and the configurations that it holds."""
+        self.log.truncate(since)
+        if self.configurations.truncate(since):
+            self._configure()
+
+    def begin_behind(self, index: LogIndex, term: Term, configuration: Configuration) -> None:
+        """Replaces log and state by a snapshot at `index`; what it stands for is committed and applied."""
+        self.log.begin_behind(index, term)
+        self.configurations.reset(index, configuration)
+        self._configure()
+        self.commit_index = self.applied = index
+        self.tracer.on_commit(index)
+
+    def compact(self, upto: LogIndex) -> None:
+        """The shell drops the prefix through `upto` (inclusive)."""
+        self.log.compact(upto)
+        if self.configurations.compact(upto):
+            self.configurations_changed = True
+
+    def _configure(self) -> None:
+        self.configurations_changed = True
+        self.configuration = self.configurations.latest
+        self.judge_promotable()
+        if self.leadership is not None:
+            self.leadership.configure(self.configuration, LogIndex(self.log.last_index + 1))
+        self.tracer.on_configuration(self.configuration, self.configurations.latest_index)
 
     def commit_to(self, index: LogIndex) -> None:
         """Raises the commit index; a lower `index` is old news."""
@@ -184,7 +259,7 @@ class Core:
         next_index = LogIndex(self.log.last_index + 1)
         self.leadership = Leadership(self.config, self.configuration, next_index, self.log.stable_index)
         self._become(Role.LEADER, self.node_id)
-        self.log.append([Entry(next_index, self.term, EntryKind.NOOP, self.make_noop(next_index, self.term))])
+        self.append([Entry(next_index, self.term, EntryKind.NOOP, self.codec.noop(next_index, self.term))])
 
     def leave_leadership(self) -> None:
         """Drops what only a leader has; reads under way are reported as lost."""
@@ -214,5 +289,6 @@ class Core:
             raise InvariantViolation(f"term falls from {self.term} to {term}")
         self.term = term
         self.vote = NO_NODE
+        self.verified_index = self.repair_target = LogIndex(0)
         self.outbox.clear()
         self.outbox_after_sync.clear()

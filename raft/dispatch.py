@@ -33,6 +33,7 @@ DISPATCH: dict[tuple[Role, MessageType], Handler] = {
     (R.FOLLOWER, M.PRE_VOTE): election.handle_pre_vote,
     (R.FOLLOWER, M.PRE_VOTE_RESPONSE): ignore,
     (R.FOLLOWER, M.TIMEOUT_NOW): leading.handle_timeout_now,
+    (R.FOLLOWER, M.SNAPSHOT): following.handle_snapshot,
     (R.PRE_CANDIDATE, M.APPEND): following.handle_append,
     (R.PRE_CANDIDATE, M.APPEND_RESPONSE): ignore,
     (R.PRE_CANDIDATE, M.HEARTBEAT): following.handle_heartbeat,
@@ -42,6 +43,7 @@ DISPATCH: dict[tuple[Role, MessageType], Handler] = {
     (R.PRE_CANDIDATE, M.PRE_VOTE): election.handle_pre_vote,
     (R.PRE_CANDIDATE, M.PRE_VOTE_RESPONSE): election.handle_pre_vote_response,
     (R.PRE_CANDIDATE, M.TIMEOUT_NOW): leading.handle_timeout_now,
+    (R.PRE_CANDIDATE, M.SNAPSHOT): following.handle_snapshot,
     (R.CANDIDATE, M.APPEND): following.handle_append,
     (R.CANDIDATE, M.APPEND_RESPONSE): ignore,
     (R.CANDIDATE, M.HEARTBEAT): following.handle_heartbeat,
@@ -51,6 +53,7 @@ DISPATCH: dict[tuple[Role, MessageType], Handler] = {
     (R.CANDIDATE, M.PRE_VOTE): election.handle_pre_vote,
     (R.CANDIDATE, M.PRE_VOTE_RESPONSE): ignore,
     (R.CANDIDATE, M.TIMEOUT_NOW): ignore,
+    (R.CANDIDATE, M.SNAPSHOT): following.handle_snapshot,
     (R.LEADER, M.APPEND): impossible,
     (R.LEADER, M.APPEND_RESPONSE): replication.handle_append_response,
     (R.LEADER, M.HEARTBEAT): impossible,
@@ -60,6 +63,7 @@ DISPATCH: dict[tuple[Role, MessageType], Handler] = {
     (R.LEADER, M.PRE_VOTE): election.handle_pre_vote,
     (R.LEADER, M.PRE_VOTE_RESPONSE): ignore,
     (R.LEADER, M.TIMEOUT_NOW): impossible,
+    (R.LEADER, M.SNAPSHOT): impossible,
 }
 
 
@@ -79,7 +83,7 @@ def step(core: Core, message: Message) -> None:
 def _step_older_term(core: Core, message: Message) -> None:
     """Requests are answered with the present term; answers are dropped."""
     kind = message.type
-    if kind is M.APPEND or kind is M.HEARTBEAT:
+    if kind in (M.APPEND, M.HEARTBEAT, M.SNAPSHOT):
         following.answer_older_leader(core, message)
     elif kind is M.VOTE:
         election.answer_vote(core, message, grant=False)

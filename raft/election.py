@@ -33,7 +33,7 @@ def on_own_vote_durable(core: Core) -> None:
 def handle_vote(core: Core, message: Message) -> None:
     """Grants at most one candidate per term, and none with a lesser log."""
     grant = (
-        core.counting
+        core.may_vote
         and (core.vote == message.sender or (core.vote == NO_NODE and core.leader_id == NO_NODE))
         and core.log.is_up_to_date(message.index, message.log_term)
     )
@@ -52,7 +52,7 @@ def handle_pre_vote(core: Core, message: Message) -> None:
         and (core.vote == message.sender or (core.vote == NO_NODE and core.leader_id == NO_NODE))
     )
     up_to_date = core.log.is_up_to_date(message.index, message.log_term)
-    answer_pre_vote(core, message, grant=core.counting and free and up_to_date and not core.sticky)
+    answer_pre_vote(core, message, grant=core.may_vote and free and up_to_date and not core.sticky)
 
 
 def answer_vote(core: Core, message: Message, *, grant: bool) -> None:
@@ -106,7 +106,7 @@ def _count(core: Core) -> None:
 def _request_votes(core: Core, kind: MessageType, term: Term, *, force: bool) -> None:
     log = core.log
     outbox = core.outbox_after_sync if kind is MessageType.VOTE else core.outbox
-    for voter in core.configuration.voters:
+    for voter in dict.fromkeys(core.configuration.voters + core.configuration.outgoing):
         if voter != core.node_id:
             outbox.append(
                 Message(kind, core.node_id, voter, term, index=log.last_index, log_term=log.last_term, force=force)

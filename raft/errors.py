@@ -38,5 +38,9 @@ class ProposalRefused(RaftError):
         self.limit_bytes = limit_bytes
 
 
+class ConfigurationRefused(RaftError):
+    """The configuration cannot be changed to this now; nothing was appended."""
+
+
 class InvariantViolation(RaftError):
     """This replica is broken, or its shell is: stop the process rather than go on."""

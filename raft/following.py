@@ -25,6 +25,7 @@ def handle_append(core: Core, message: Message) -> None:
         return
     if entries:
         _take_over(core, entries)
+    core.verified_index = max(core.verified_index, matched)
     # Only what this APPEND has shown to be the leader's may be committed on its word.
     core.commit_to(min(message.commit_index, matched))
     core.outbox_after_sync.append(
@@ -37,6 +38,37 @@ def handle_append(core: Core, message: Message) -> None:
             last_index=log.last_index,
             stable_index=log.last_index,  # durable by the time the answer leaves
             counting=core.counting,
+            nonce=core.nonce,
+        )
+    )
+
+
+def handle_snapshot(core: Core, message: Message) -> None:
+    """Takes over a snapshot whose state the shell holds, unless the log here goes as far already (Raft section 7)."""
+    core.hear_leader(message.sender)
+    log, index = core.log, message.index
+    assert message.configuration is not None, "validated"
+    if index <= core.commit_index:
+        # Committed and here, so the leader has it too.
+        matched = core.commit_index
+    elif log.holds(index, message.log_term):
+        matched = index
+        core.commit_to(index)
+    else:
+        matched = index
+        core.begin_behind(index, message.log_term, message.configuration)
+    core.verified_index = max(core.verified_index, matched)
+    core.outbox_after_sync.append(
+        Message(
+            MessageType.APPEND_RESPONSE,
+            core.node_id,
+            message.sender,
+            core.term,
+            index=matched,
+            last_index=log.last_index,
+            stable_index=log.last_index,
+            counting=core.counting,
+            nonce=core.nonce,
         )
     )
 
@@ -48,6 +80,11 @@ def handle_heartbeat(core: Core, message: Message) -> None:
         # The leader names no more than it knows to match here. A replica that has forgotten may hold something else
         # there by now, so it learns the commit index from APPENDs alone.
         core.commit_to(message.commit_index)
+    elif message.nonce == core.nonce:
+        # This leader's term was confirmed after this replica had started, so its log holds all that this one can have
+        # promised before.
+        core.repair_target = max(core.repair_target, message.index)
+        leave_repair(core)
     if message.quiesce and core.commit_index == core.log.last_index:
         if not core.quiesced:
             core.quiesced = True
@@ -62,8 +99,21 @@ def handle_heartbeat(core: Core, message: Message) -> None:
             last_index=core.log.last_index,
             counting=core.counting,
             context=message.context,
+            nonce=core.nonce,
         )
     )
+
+
+def leave_repair(core: Core) -> None:
+    """Ends the repair once everything that the confirmed leader held is here, durable. It counts when that is written
+    down.
+    """
+    target = core.repair_target
+    if core.counting or core.repaired or not target:
+        return
+    if min(core.verified_index, core.log.stable_index) >= target:
+        core.repaired = True
+        core.tracer.on_repaired(target)
 
 
 def answer_older_leader(core: Core, message: Message) -> None:
@@ -82,12 +132,12 @@ def _take_over(core: Core, entries: tuple[Entry, ...]) -> None:
             if log.term(entry.index) != entry.term:
                 assert entry.index > core.commit_index, f"committed entry {entry.index} would be truncated"
                 core.tracer.on_truncate(entry.index, log.last_index)
-                log.truncate(entry.index)
+                core.truncate(entry.index)
                 break
             known += 1
         entries = entries[known:]
     if entries:
-        log.append(entries)
+        core.append(entries)
 
 
 def _refuse_append(core: Core, message: Message) -> None:
@@ -111,5 +161,6 @@ def _answer_rejected(core: Core, message: Message, hint_index: LogIndex, hint_te
             last_index=core.log.last_index,
             stable_index=core.log.last_index,
             counting=core.counting,
+            nonce=core.nonce,
         )
     )

@@ -20,6 +20,10 @@ def check_invariants(core: Core) -> None:
     if core.counting:
         _require(core.commit_index <= log.last_index, "commit_index <= last_index")
     _require(0 <= core.durable_term <= core.term, "durable_term <= term")
+    _require(core.counting == (core.nonce == 0), "a replica in repair has a nonce")
+    _require(core.configuration is core.configurations.latest, "the latest configuration is in force")
+    _require(core.configurations.latest_index <= log.last_index, "a configuration stands in the log")
+    _require(core.configurations.rows[0].index < log.first_index, "the log begins with a configuration")
     _require(log.last_term <= core.term, "no entry is of a later term")
     _require((core.role is Role.LEADER) == (core.leadership is not None), "leadership belongs to the leader")
     if core.role is not Role.FOLLOWER:
@@ -51,6 +55,11 @@ def _check_leadership(core: Core, leadership: Leadership) -> None:
     _require(leadership.term_start_index <= log.last_index, "a leader's log holds its no-op")
     _require(log.last_term == core.term, "a leader's last entry is of its term")
     _require(leadership.counted[core.node_id] <= log.stable_index, "a leader counts itself by what is durable")
+    _require(
+        leadership.progress.keys() == set(core.configuration.replicas) - {core.node_id},
+        "a leader has every peer in view",
+    )
+    _require(leadership.counted.keys() - {core.node_id} == leadership.progress.keys(), "whoever is in view is counted")
     _require(leadership.uncommitted_size_bytes >= 0, "uncommitted_size_bytes >= 0")
     for peer, progress in leadership.progress.items():
         _require(progress.match_index < progress.next_index <= log.last_index + 1, "match < next <= last + 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quorumlog.raft import membership
 from quorumlog.raft.core import Core
 from quorumlog.raft.election import campaign_for_real
 from quorumlog.raft.errors import NotLeader, ProposalRefused
@@ -29,10 +30,18 @@ def propose(core: Core, entries: Sequence[Entry]) -> None:
     if waiting and waiting + size_bytes > limit:
         raise ProposalRefused(waiting, size_bytes, limit)
     core.wake()
-    core.log.append(entries)
+    core.append(entries)
     leadership.add_uncommitted(core.log.last_index, size_bytes)
     leadership.idle_elapsed = 0
     leadership.make_all_due()
+
+
+def propose_configuration(core: Core, voters: Sequence[NodeId], learners: Sequence[NodeId]) -> None:
+    """Begins to change who votes and who learns."""
+    leadership = _leadership_of(core)
+    if leadership.transferring_to is not None:
+        raise NotLeader(leadership.transferring_to)
+    membership.propose_configuration(core, leadership, voters, learners)
 
 
 def read_index(core: Core, context: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from quorumlog.raft.errors import InvariantViolation
 from quorumlog.raft.ready import Persisted
-from quorumlog.raft.types import Entry, LogIndex, LogReader, Term
+from quorumlog.raft.types import Entry, EntryKind, LogIndex, LogReader, Term
 
 
 class RaftLog:
@@ -17,13 +17,13 @@ class RaftLog:
 
     `stable_index` never counts an entry of a write that a later truncation has undone: each truncation is remembered
     with the number of the Ready that carries it until that Ready is durable, and a completion of an earlier Ready
-    counts only below it. Comparing index and term alone would not do: an entry may be cut and then come back, the same
-    to look at, while the disk still holds what stood there between.
+    counts only below it; a snapshot truncates everything. Comparing index and term alone would not do: an entry may be
+    cut and then come back, the same to look at, while the disk still holds what stood there between.
     """
 
     __slots__ = (
-        "_frozen", "_reader", "_truncations", "first_index", "last_index", "last_term", "pending", "pending_first",
-        "pending_size_bytes", "run_first", "stable_index", "truncate_since",
+        "_frozen", "_reader", "_truncations", "first_index", "install", "last_index", "last_term", "pending",
+        "pending_first", "pending_size_bytes", "run_first", "stable_index", "truncate_since",
     )  # fmt: skip
 
     def __init__(self, reader: LogReader) -> None:
@@ -36,6 +36,7 @@ class RaftLog:
         self.pending: list[Entry] = []
         self.pending_first = LogIndex(self.last_index + 1)
         self.pending_size_bytes = 0
+        self.install: LogIndex | None = None
         self.truncate_since: LogIndex | None = None
         self._truncations: list[tuple[int, LogIndex]] = []
         self._frozen: tuple[Entry, ...] | None = None
@@ -63,21 +64,40 @@ class RaftLog:
         """Whether the entry at `index` is here (or directly before the first one) and has `term`."""
         return self.first_index - 1 <= index <= self.last_index and self.term(index) == term
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Adds entries behind the last one. They must be consecutive, with terms that never fall."""
+    def append(self, entries: Sequence[Entry]) -> bool:
+        """Adds entries behind the last one. They must be consecutive, with terms that never fall.
+
+        Tells whether one of them holds a configuration.
+        """
         first = entries[0]
         assert first.index == self.last_index + 1, f"append at {first.index} behind {self.last_index}"
         self.pending.extend(entries)
         self._frozen = None
         size_bytes = 0
+        configures = False
         for entry in entries:
             size_bytes += len(entry.data)
+            if entry.kind is EntryKind.CONFIGURATION:
+                configures = True
             if entry.term != self.last_term:
                 assert entry.term > self.last_term, f"term falls to {entry.term} at {entry.index}"
                 self.last_term = entry.term
                 self.run_first = entry.index
         self.pending_size_bytes += size_bytes
         self.last_index = entries[-1].index
+        return configures
+
+    def begin_behind(self, index: LogIndex, term: Term) -> None:
+        """Replaces everything by a log that begins behind the entry at `index` of `term`: a snapshot stands for it."""
+        self.install = index
+        self.truncate_since = None
+        self.pending.clear()
+        self._frozen = None
+        self.pending_size_bytes = 0
+        self.first_index = self.pending_first = LogIndex(index + 1)
+        self.last_index = self.run_first = index
+        self.last_term = term
+        self.stable_index = LogIndex(0)
 
     def truncate(self, since: LogIndex) -> None:
         """Drops the suffix from `since` (inclusive), which must hold at least one entry."""
@@ -132,9 +152,12 @@ class RaftLog:
 
     def handed_out(self, number: int) -> None:
         """Ready `number` carries the pending entries and truncation; they are the shell's from here on."""
-        if self.truncate_since is not None:
+        if self.install is not None:
+            self._truncations.append((number, LogIndex(1)))
+            self.install = None
+        elif self.truncate_since is not None:
             self._truncations.append((number, self.truncate_since))
-            self.truncate_since = None
+        self.truncate_since = None
         self.pending.clear()
         self._frozen = None
         self.pending_size_bytes = 0
@@ -147,6 +170,8 @@ class RaftLog:
             self._truncations = [cut for cut in self._truncations if cut[0] > persisted.number]
             for _, since in self._truncations:
                 bound = min(bound, LogIndex(since - 1))
+        if self.install is not None:
+            return
         if self.truncate_since is not None:
             bound = min(bound, LogIndex(self.truncate_since - 1))
         if bound > self.stable_index:

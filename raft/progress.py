@@ -12,7 +12,8 @@ from quorumlog.raft.types import LogIndex
 class ProgressState(Enum):
     """How a leader replicates to a peer.
 
-    PROBE ── accepted ──> REPLICATE ── rejected, or stream broken ──> PROBE; either ── prefix compacted ──> SNAPSHOT.
+    PROBE ── accepted ──> REPLICATE ── rejected, or stream broken ──> PROBE; either ── prefix compacted ──> SNAPSHOT,
+    and from there to PROBE once the peer holds enough for entries to help again.
     """
 
     PROBE = "probe"
@@ -22,7 +23,7 @@ class ProgressState(Enum):
     """The logs match through `match_index`: APPENDs are pipelined up to the inflight limits."""
 
     SNAPSHOT = "snapshot"
-    """The entries that the peer needs are compacted: nothing but heartbeats is sent."""
+    """The entries that the peer needs are compacted: the shell sends it a snapshot, the core nothing but heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class Progress:
     """
 
     __slots__ = (
-        "answered", "commit_sent", "counting", "inflights", "loading", "match_index", "next_index", "probe_sent",
-        "quiet_ticks", "recently_active", "send_due", "stalled", "state",
+        "answered", "commit_sent", "confirming_nonce", "counting", "inflights", "loading", "match_index", "next_index",
+        "nonce", "probe_sent", "quiet_ticks", "recently_active", "repair_target", "send_due", "stalled", "state",
     )  # fmt: skip
 
     def __init__(self, next_index: LogIndex, inflights: Inflights) -> None:
@@ -70,6 +71,9 @@ class Progress:
         self.probe_sent = False  # PROBE only: the one APPEND is out
         self.loading = False  # its next entries are being fetched by the shell
         self.send_due = True  # an APPEND may be possible; looked at when the Ready is made
+        self.confirming_nonce = 0  # a round is under way that will confirm this term for it
+        self.nonce = 0  # the peer's, once a quorum has confirmed this term after it was drawn
+        self.repair_target = LogIndex(0)  # with it: holding everything through here ends the peer's repair
 
     def reset(self, next_index: LogIndex) -> None:
         """A new session: whatever the peer said before, it may have forgotten."""
@@ -78,6 +82,7 @@ class Progress:
         self.recently_active = False
         self.counting = True
         self.answered = True
+        self.confirming_nonce = self.nonce = 0
         self.become_probe(next_index)
 
     def become_probe(self, next_index: LogIndex) -> None:

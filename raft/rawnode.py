@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from quorumlog.raft import dispatch, election, leading, replication, ticking
+from quorumlog.raft import dispatch, election, following, leading, replication, ticking
 from quorumlog.raft.config import Config
+from quorumlog.raft.configurations import ConfigurationRow
 from quorumlog.raft.core import Core
 from quorumlog.raft.errors import InvariantViolation
 from quorumlog.raft.invariants import check_invariants
@@ -16,6 +17,7 @@ from quorumlog.raft.tracer import Tracer
 from quorumlog.raft.types import (
     Configuration,
     Entry,
+    EntryCodec,
     HardState,
     LogIndex,
     LogReader,
@@ -30,10 +32,13 @@ class RawNode:
     """One replica of one group. Not thread-safe; every method returns at once.
 
     `config` says who this replica is. `log` is read, never written; everything in it at this moment must be durable, as
-    must `hard_state`. `commit_index` and `applied` are as last persisted, `first_index - 1` or more. `make_noop`
-    encodes the no-op that a new leader appends, given its index and term. `counting=False` makes a replica that may
-    have forgotten what it promised (repair): it takes entries, but neither campaigns nor votes, and its answers say so;
-    only there may `commit_index` and `applied` stand above the last entry.
+    must `hard_state`. `configurations` are those of the log, as the last `Ready.configurations` that is durable had
+    them; at first one row at index 0. `commit_index` and `applied` are as last persisted, `first_index - 1` or more.
+
+    A `nonce` other than 0, drawn at this start, makes a replica that may have forgotten what it promised (repair): it
+    takes entries, but neither campaigns nor votes, and its answers say so, until it has all that a leader had whose
+    term was confirmed after that (`Ready.repaired`). Only there may `commit_index` and `applied` stand above the last
+    entry.
     """
 
     __slots__ = ("_core", "_role_seen", "_term_seen")
@@ -44,24 +49,24 @@ class RawNode:
         log: LogReader,
         *,
         hard_state: HardState,
-        configuration: Configuration,
+        configurations: Sequence[ConfigurationRow],
         commit_index: LogIndex,
         applied: LogIndex,
         rng: random.Random,
-        make_noop: Callable[[LogIndex, Term], bytes],
-        counting: bool = True,
+        codec: EntryCodec,
+        nonce: int = 0,
         tracer: Tracer | None = None,
     ) -> None:
         self._core = Core(
             config,
             log,
             hard_state,
-            configuration,
+            configurations,
             commit_index,
             applied,
             rng,
-            make_noop,
-            counting,
+            codec,
+            nonce,
             tracer if tracer is not None else Tracer(),
         )
         self._role_seen = self._core.role
@@ -104,6 +109,16 @@ class RawNode:
         """
         leading.transfer_leadership(self._core, target)
 
+    def propose_configuration(self, voters: Sequence[NodeId], learners: Sequence[NodeId] = ()) -> None:
+        """Begins to change who votes and who learns (Raft section 6); `configuration` tells when it is done.
+
+        A new voter must be a learner that has caught up. A leader that is to vote no more leads until the change is
+        committed, and then lets another one campaign.
+
+        Raises NotLeader (not the leader, or a transfer is under way) or ConfigurationRefused.
+        """
+        leading.propose_configuration(self._core, voters, learners)
+
     def campaign(self) -> None:
         """Behaves as if the election timeout expired now: pre-vote first. Nothing happens where nobody may campaign."""
         self._core.wake()
@@ -122,6 +137,12 @@ class RawNode:
             core.durable_term = persisted.hard_term
             if core.durable_term == core.term:
                 election.on_own_vote_durable(core)
+        if not core.counting:
+            if core.repaired_number and persisted.number >= core.repaired_number:
+                core.nonce, core.counting = 0, True
+                core.judge_promotable()
+            else:
+                following.leave_repair(core)
         leadership = core.leadership
         if leadership is not None and core.log.stable_index > leadership.counted[core.node_id]:
             leadership.counted[core.node_id] = core.log.stable_index
@@ -139,7 +160,7 @@ class RawNode:
         Told before or directly after the drop; the term of `upto` itself must stay readable through `LogReader.term`.
         """
         assert upto <= self._core.applied, f"compact upto {upto}, applied is {self._core.applied}"
-        self._core.log.compact(upto)
+        self._core.compact(upto)
 
     def reset_peer(self, peer: NodeId) -> None:
         """A new session with `peer` began. Its match index is 0 again; stickiness towards it as a leader ends."""
@@ -174,6 +195,9 @@ class RawNode:
             or core.outbox_after_sync
             or log.pending
             or log.truncate_since is not None
+            or log.install is not None
+            or core.configurations_changed
+            or (core.repaired and not core.repaired_number)
             or core.commit_index != core.handed_commit_index
             or core.term != core.handed_hard_state.term
             or core.vote != core.handed_hard_state.vote
@@ -192,6 +216,15 @@ class RawNode:
         if core.leadership is not None:
             replication.flush(core, core.leadership)
         core.ready_number += 1
+        repaired = core.repaired and not core.repaired_number
+        if repaired:
+            core.repaired_number = core.ready_number
+        configurations = core.configurations.rows if core.configurations_changed else None
+        core.configurations_changed = False
+        snapshots_wanted: tuple[NodeId, ...] = ()
+        if core.leadership is not None and core.leadership.snapshots_wanted:
+            snapshots_wanted = tuple(core.leadership.snapshots_wanted)
+            core.leadership.snapshots_wanted.clear()
         hard_state = None
         if core.term != core.handed_hard_state.term or core.vote != core.handed_hard_state.vote:
             hard_state = core.handed_hard_state = HardState(core.term, core.vote)
@@ -202,16 +235,28 @@ class RawNode:
             messages, after_sync = (), messages + after_sync
         entries = log.frozen()
         truncate_since = log.truncate_since
+        install = log.install
         ready = Ready(
             hard_state=hard_state,
+            install=install,
             truncate_since=truncate_since,
             entries=entries,
+            configurations=configurations,
+            repaired=repaired,
+            snapshots_wanted=snapshots_wanted,
             messages=messages,
             messages_after_sync=after_sync,
             commit_index=core.commit_index,
             read_states=tuple(core.read_states),
             reads_lost=tuple(core.reads_lost),
-            must_sync=hard_state is not None or bool(entries) or truncate_since is not None,
+            must_sync=(
+                hard_state is not None
+                or bool(entries)
+                or truncate_since is not None
+                or install is not None
+                or configurations is not None
+                or repaired
+            ),
             persisted=Persisted(core.term, log.last_term, log.last_index, core.ready_number),
         )
         log.handed_out(core.ready_number)
@@ -279,8 +324,22 @@ class RawNode:
 
     @property
     def configuration(self) -> Configuration:
-        """Who votes."""
+        """Who votes and who learns, by the last entry of the log that says so, committed or not."""
         return self._core.configuration
+
+    @property
+    def configuration_index(self) -> LogIndex:
+        """The entry that says so; 0 or an index before the log for what the log began with."""
+        return self._core.configurations.latest_index
+
+    def configuration_at(self, index: LogIndex) -> Configuration:
+        """The configuration that was in force at `index`, `first_index - 1` or more."""
+        return self._core.configurations.at(index)
+
+    @property
+    def counting(self) -> bool:
+        """Whether this replica's word counts: False in repair."""
+        return self._core.counting
 
     @property
     def quiesced(self) -> bool:

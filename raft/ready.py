@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quorumlog.raft.types import Entry, HardState, LogIndex, Message, Term
+from quorumlog.raft.configurations import ConfigurationRow
+from quorumlog.raft.types import Entry, HardState, LogIndex, Message, NodeId, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,28 @@ class Ready:
     hard_state: HardState | None
     """To be made durable; None when unchanged."""
 
+    install: LogIndex | None
+    """Replace the log and the state by the snapshot at this index, whose SNAPSHOT message was stepped: the log begins
+    behind it. Before `entries`, and in one atomic write with everything else here; None when there is nothing to
+    install.
+    """
+
     truncate_since: LogIndex | None
     """Drop the suffix from this index (inclusive) before writing `entries`; None when nothing is dropped."""
 
     entries: tuple[Entry, ...]
     """To be written, consecutive; readable through `LogReader` before the next call into the core."""
+
+    configurations: tuple[ConfigurationRow, ...] | None
+    """To be written with the rest: which configurations the log holds now; None when unchanged."""
+
+    repaired: bool
+    """This replica remembers everything again: write that down with the rest. It counts once that is durable."""
+
+    snapshots_wanted: tuple[NodeId, ...]
+    """Peers whose next entries are compacted away: send them a snapshot (`RawNode.progress` tells when it has
+    helped).
+    """
 
     messages: tuple[Message, ...]
     """May leave at once, in this order."""
@@ -58,7 +76,8 @@ class Ready:
     """Contexts of reads that will never be confirmed, because leadership was lost."""
 
     must_sync: bool
-    """This Ready has something to make durable (`hard_state`, `truncate_since` or `entries`)."""
+    """This Ready has something to make durable (`hard_state`, `install`, `truncate_since`, `entries`, `configurations`
+    or `repaired`)."""
 
     persisted: Persisted
     """What to hand to `RawNode.on_persisted` once this Ready and every earlier one is durable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quorumlog.raft import membership
 from quorumlog.raft.core import Core
 from quorumlog.raft.leadership import Leadership
 from quorumlog.raft.progress import Progress, ProgressState
@@ -15,12 +16,12 @@ def flush(core: Core, leadership: Leadership) -> None:
         leadership.appends_due = False
         for peer, progress in leadership.progress.items():
             if progress.send_due:
-                _send_appends(core, peer, progress)
+                _send_appends(core, leadership, peer, progress)
     if leadership.reads.joining:
         leadership.reads.begin()
         for peer, progress in leadership.progress.items():
             send_heartbeat(core, peer, progress)
-        core.read_states.extend(leadership.reads.confirmed(core.configuration))
+        take_confirmed(core, leadership)
     if leadership.commit_notice_due:
         leadership.commit_notice_due = False
         _tell_commit(core, leadership)
@@ -45,6 +46,18 @@ def maybe_commit(core: Core, leadership: Leadership) -> None:
         leadership.reads.admit_waiting(index)
     if index == core.log.last_index and core.config.prompt_commit:
         leadership.commit_notice_due = True
+    membership.on_committed(core, leadership)
+
+
+def take_confirmed(core: Core, leadership: Leadership) -> None:
+    """Answers the reads, and the peers in repair, that a quorum has confirmed."""
+    states, nonces = leadership.reads.confirmed(core.configuration)
+    core.read_states.extend(states)
+    for peer, nonce in nonces:
+        progress = leadership.progress.get(peer)
+        if progress is not None and progress.confirming_nonce == nonce:
+            progress.nonce, progress.repair_target = nonce, core.log.last_index
+            send_heartbeat(core, peer, progress)
 
 
 def send_heartbeat(core: Core, peer: NodeId, progress: Progress, *, quiesce: bool = False) -> None:
@@ -60,9 +73,11 @@ def send_heartbeat(core: Core, peer: NodeId, progress: Progress, *, quiesce: boo
             core.node_id,
             peer,
             core.term,
+            index=progress.repair_target,
             commit_index=commit_index,
             context=reads.number if reads.open else 0,
             quiesce=quiesce,
+            nonce=progress.nonce,
         )
     )
 
@@ -70,7 +85,9 @@ def send_heartbeat(core: Core, peer: NodeId, progress: Progress, *, quiesce: boo
 def handle_append_response(core: Core, message: Message) -> None:
     """Moves the peer's progress and, if its word counts, the commit index."""
     leadership, progress = _peer_of(core, message)
-    _heard(progress, message)
+    if progress is None:
+        return
+    _heard(core, leadership, progress, message)
     leadership.idle_elapsed = 0
     if not message.counting:
         leadership.counted[message.sender] = LogIndex(0)
@@ -95,7 +112,9 @@ def handle_append_response(core: Core, message: Message) -> None:
 def handle_heartbeat_response(core: Core, message: Message) -> None:
     """The peer lives: resumes a probe, looks after entries that may have been lost, counts the answer for reads."""
     leadership, progress = _peer_of(core, message)
-    _heard(progress, message)
+    if progress is None:
+        return
+    _heard(core, leadership, progress, message)
     if progress.state is ProgressState.PROBE:
         progress.probe_sent = False
         progress.send_due = leadership.appends_due = True
@@ -111,7 +130,7 @@ def handle_heartbeat_response(core: Core, message: Message) -> None:
         _trace(core, message.sender, progress)
     if message.counting and message.context and leadership.reads.open:
         leadership.reads.answer(message.sender, message.context)
-        core.read_states.extend(leadership.reads.confirmed(core.configuration))
+        take_confirmed(core, leadership)
 
 
 def _on_accepted(core: Core, leadership: Leadership, progress: Progress, message: Message) -> None:
@@ -133,20 +152,29 @@ def _on_accepted(core: Core, leadership: Leadership, progress: Progress, message
     _trace(core, message.sender, progress)
 
 
-def _peer_of(core: Core, message: Message) -> tuple[Leadership, Progress]:
+def _peer_of(core: Core, message: Message) -> tuple[Leadership, Progress | None]:
+    """The leader's view of who answers; None for one that is a member no more."""
     leadership = core.leadership
     assert leadership is not None, "answers to a leader are dispatched to a leader"
-    return leadership, leadership.progress[message.sender]
+    return leadership, leadership.progress.get(message.sender)
 
 
-def _heard(progress: Progress, message: Message) -> None:
+def _heard(core: Core, leadership: Leadership, progress: Progress, message: Message) -> None:
     progress.answered = True
-    progress.counting = message.counting
     if message.counting:
         progress.recently_active = True
+        if not progress.counting:
+            progress.counting = True
+            nudge(core, message.sender, progress)  # how far it counts, only the answer to an APPEND says
+    else:
+        progress.counting = False
+        if message.nonce and message.nonce != progress.confirming_nonce:
+            progress.confirming_nonce = message.nonce
+            progress.nonce, progress.repair_target = 0, LogIndex(0)
+            leadership.reads.add_nonce(message.sender, message.nonce)
 
 
-def _send_appends(core: Core, peer: NodeId, progress: Progress) -> None:
+def _send_appends(core: Core, leadership: Leadership, peer: NodeId, progress: Progress) -> None:
     """Sends as much as flow control allows: all that fits in REPLICATE, a single APPEND in PROBE."""
     progress.send_due = False
     log = core.log
@@ -154,6 +182,7 @@ def _send_appends(core: Core, peer: NodeId, progress: Progress) -> None:
         first = progress.next_index
         if first < log.first_index:
             progress.become_snapshot()
+            leadership.snapshots_wanted.append(peer)
             _trace(core, peer, progress)
             return
         if first <= log.last_index:

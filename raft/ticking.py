@@ -66,6 +66,7 @@ def _tick_leader(core: Core, leadership: Leadership) -> None:
             leadership.stop_transfer()
     if leadership.check_elapsed >= core.config.election_ticks:
         leadership.check_elapsed = 0
+        leadership.commit_before = core.commit_index
         active = _take_active(core, leadership)
         if not has_quorum(core.configuration, active):
             core.become_follower(core.term, NO_NODE)  # a leader that has lost its majority steps down (thesis 6.2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorumlog.raft.types import LogIndex, NodeId, Role, Term
+from quorumlog.raft.types import Configuration, LogIndex, NodeId, Role, Term
 
 
 class Tracer:
@@ -19,6 +19,12 @@ class Tracer:
 
     def on_progress(self, peer: NodeId, state: str, next_index: LogIndex) -> None:
         """The leader changed how it replicates to `peer`: PROBE, REPLICATE or SNAPSHOT."""
+
+    def on_configuration(self, configuration: Configuration, index: LogIndex) -> None:
+        """`configuration`, of the entry at `index`, is in force now."""
+
+    def on_repaired(self, index: LogIndex) -> None:
+        """The replica holds everything through `index` (inclusive) that it can have forgotten."""
 
     def on_quiesced(self, quiesced: bool) -> None:
         """The group stopped ticking here, or started again."""

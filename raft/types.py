@@ -44,22 +44,34 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Who votes, and who only learns: takes the log and counts for nothing. Joint consensus will add fields here;
-    quorum arithmetic takes the whole value.
+    """Who votes, and who only learns: takes the log and counts for nothing.
+
+    While the voters are being changed (joint consensus, Raft section 6), `outgoing` are the voters of before, and every
+    decision needs a majority of both. Whoever is outgoing may be a learner of the new configuration already. Without
+    voters, nobody decides anything: that is what a replica knows that was born after its group.
     """
 
     voters: tuple[NodeId, ...]
     learners: tuple[NodeId, ...] = ()
+    outgoing: tuple[NodeId, ...] = ()
 
     def __post_init__(self) -> None:
-        assert tuple(sorted(set(self.voters))) == self.voters, f"voters must be sorted and distinct: {self.voters}"
-        assert tuple(sorted(set(self.learners))) == self.learners, f"learners must be sorted, distinct: {self.learners}"
+        for part in (self.voters, self.learners, self.outgoing):
+            assert tuple(sorted(set(part))) == part, f"voters, learners, outgoing must be sorted and distinct: {self}"
         assert not set(self.voters) & set(self.learners), f"nobody both votes and learns: {self}"
+        assert self.voters or not self.outgoing, f"a change of voters leads to voters: {self}"
+
+    @property
+    def joint(self) -> bool:
+        """Whether two majorities are needed, because the voters are being changed."""
+        return bool(self.outgoing)
 
     @property
     def replicas(self) -> tuple[NodeId, ...]:
-        """Everybody who has the log, voters first."""
-        return self.voters + self.learners
+        """Everybody who has the log, each once, voters first."""
+        if not self.outgoing:
+            return self.voters + self.learners
+        return tuple(dict.fromkeys(self.voters + self.outgoing + self.learners))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,7 @@ class MessageType(IntEnum):
     PRE_VOTE = 7
     PRE_VOTE_RESPONSE = 8
     TIMEOUT_NOW = 9
+    SNAPSHOT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +112,8 @@ class Message:
 
     `counting` is False on answers of a replica that may have forgotten what it promised: such an answer moves
     `Progress`, never a quorum, check-quorum or read-index. `context` pairs heartbeats with read-index rounds. `force`
-    marks a vote request of a leadership transfer, which leader stickiness does not hold up.
+    marks a vote request of a leadership transfer, which leader stickiness does not hold up. `nonce` is drawn by a
+    replica in repair at each start; its leader brings it back once a quorum has confirmed its term after that.
     """
 
     type: MessageType
@@ -119,6 +133,21 @@ class Message:
     context: int = 0
     force: bool = False
     quiesce: bool = False
+    nonce: int = 0
+    configuration: Configuration | None = None
+
+
+class EntryCodec(Protocol):
+    """Makes and reads the entries that the core appends by itself."""
+
+    def noop(self, index: LogIndex, term: Term) -> bytes:
+        """The data of the first entry of a leader's term."""
+
+    def configuration(self, index: LogIndex, term: Term, configuration: Configuration) -> bytes:
+        """The data of an entry of kind CONFIGURATION."""
+
+    def read_configuration(self, entry: Entry) -> Configuration:
+        """What `configuration` has put into an entry, on this or another replica."""
 
 
 class LogReader(Protocol):

@@ -11,7 +11,7 @@ from quorumlog.raft.types import NO_NODE, Message, MessageType
 TERM_JUMP_MAX = 1 << 32
 """A term this far ahead is not one that elections have reached: at one election per millisecond it takes 49 days."""
 
-FROM_LEADER = frozenset((MessageType.APPEND, MessageType.HEARTBEAT, MessageType.TIMEOUT_NOW))
+FROM_LEADER = frozenset((MessageType.APPEND, MessageType.HEARTBEAT, MessageType.TIMEOUT_NOW, MessageType.SNAPSHOT))
 
 
 def validate(core: Core, message: Message) -> None:
@@ -61,12 +61,23 @@ def _check_against_committed(core: Core, message: Message) -> None:
 
 
 def _check_heartbeat(core: Core, message: Message) -> None:
-    if message.commit_index < 0 or message.context < 0:
-        raise StepError(f"node {message.sender} sends commit index {message.commit_index}, context {message.context}")
+    if message.commit_index < 0 or message.context < 0 or message.index < 0:
+        raise StepError(
+            f"node {message.sender} sends commit index {message.commit_index}, context {message.context}, "
+            f"index {message.index}"
+        )
     if core.counting and message.term >= core.term and message.commit_index > core.log.last_index:
         raise StepError(
             f"node {message.sender} sends commit index {message.commit_index}, the last entry is {core.log.last_index}"
         )
+
+
+def _check_snapshot(core: Core, message: Message) -> None:
+    _check_position(message)
+    if not message.index or message.configuration is None or not message.configuration.voters:
+        raise StepError(f"node {message.sender} sends a snapshot at {message.index} without voters")
+    if message.term >= core.term:
+        _check_against_committed(core, message)
 
 
 def _check_position(message: Message) -> None:
@@ -98,13 +109,9 @@ def _check_heartbeat_response(core: Core, message: Message) -> None:
 
 
 def _answers_leader(core: Core, message: Message) -> bool:
-    """Whether this is an answer to a leader, in its term; only its peers may give one."""
+    """Whether this is an answer of a peer to a leader, in its term."""
     leadership = core.leadership
-    if leadership is None or message.term != core.term:
-        return False
-    if message.sender not in leadership.progress:
-        raise StepError(f"node {message.sender} answers, but is no peer of this group")
-    return True
+    return leadership is not None and message.term == core.term and message.sender in leadership.progress
 
 
 CHECKS: dict[MessageType, Callable[[Core, Message], None]] = {
@@ -112,6 +119,7 @@ CHECKS: dict[MessageType, Callable[[Core, Message], None]] = {
     MessageType.APPEND_RESPONSE: _check_append_response,
     MessageType.HEARTBEAT: _check_heartbeat,
     MessageType.HEARTBEAT_RESPONSE: _check_heartbeat_response,
+    MessageType.SNAPSHOT: _check_snapshot,
     MessageType.VOTE: _check_vote,
     MessageType.PRE_VOTE: _check_vote,
 }

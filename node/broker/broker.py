@@ -8,7 +8,7 @@ or for randomness except through what it was given.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from quorumlog.node.broker.admin import CATCH_UP_SECONDS, AdminPath
@@ -18,7 +18,7 @@ from quorumlog.node.broker.directory import Directory
 from quorumlog.node.broker.fetch import FetchPath
 from quorumlog.node.broker.findings import Findings
 from quorumlog.node.broker.groups import GroupsPath
-from quorumlog.node.broker.hosting import Hooks, Hosting
+from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.leadership import LeaderBalance
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.offsets import OffsetsPath
@@ -26,6 +26,7 @@ from quorumlog.node.broker.outbox import Lane, Outbox, Packet
 from quorumlog.node.broker.produce import ProduceGate, ProducePath
 from quorumlog.node.broker.reading import ColdReader, PartitionReader
 from quorumlog.node.broker.retention import Retention
+from quorumlog.node.broker.snapshots import Snapshots
 from quorumlog.node.broker.status import StatusPath
 from quorumlog.node.broker.subscribe import SubscribePath
 from quorumlog.node.broker.transfers import Transfers
@@ -36,11 +37,12 @@ from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.metadata import decisions
 from quorumlog.node.metadata.catalogue import Catalogue, CatalogueChange
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, GROUPS_TOPIC
+from quorumlog.node.replica.hooks import ReplicaHooks
 from quorumlog.node.replica.multi_raft import MultiRaft, Syncer
 from quorumlog.node.replica.partition import Trimmed
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import EntryHeader
-from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.interface import Family, WriteBatch
 from quorumlog.node.storage.keys import group_range
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.timers import Timers
@@ -55,7 +57,7 @@ WRITE_RETRY_SECONDS: Final = 0.005
 Reclaim = Callable[[Family, bytes, bytes], None]
 
 
-class Broker:
+class Broker(ReplicaHooks):
     """The whole of one node that has been founded into a cluster.
 
     Args:
@@ -146,7 +148,8 @@ class Broker:
                 heartbeat_ticks=config.heartbeat_ticks,
             ),
             rng=rng,
-            hooks=Hooks(on_applied=self._on_applied, on_role=self._on_role, on_removed=self._on_removed),
+            hooks=self,
+            on_removed=self._on_removed,
         )
         self.admin = AdminPath(
             directory=self.directory,
@@ -186,7 +189,14 @@ class Broker:
             catch_up=lambda done: self.cluster.catch_up(CATCH_UP_SECONDS, done),
         )
         self.retention = Retention(
-            multi=self.multi, catalogue=self.catalogue, clock=clock, check_seconds=config.retention_check_seconds
+            multi=self.multi,
+            catalogue=self.catalogue,
+            liveness=self.liveness,
+            clock=clock,
+            check_seconds=config.retention_check_seconds,
+        )
+        self.snapshots = Snapshots(
+            multi=self.multi, outbox=self.outbox, clock=clock, bytes_per_second=config.snapshot_bytes_per_second
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
         self.claims = StartClaims(
@@ -235,6 +245,10 @@ class Broker:
             self.cluster.on_forwarded(sender, forwarded)
         for result in packet.forwarded_results:
             self.cluster.on_forwarded_result(result)
+        for chunk in packet.snapshot_chunks:
+            self.snapshots.on_chunk(sender, chunk)
+        for answer in packet.snapshot_answers:
+            self.snapshots.on_answer(sender, answer)
         for payload in packet.coordination:
             self._on_coordination(sender, session_id, payload)
 
@@ -284,6 +298,7 @@ class Broker:
         self.liveness.tick(now)
         self.cluster.tick(now)
         self.multi.tick()
+        self.snapshots.tick(now)
         self.retention.tick(now)
         if not self.gate.stopping:
             self.balance.tick(now)
@@ -302,7 +317,8 @@ class Broker:
 
     # ------------------------------------------------------------------------------------------------- applied entries
 
-    def _on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+    def on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+        """Pass on what an entry has changed."""
         if header.kind is EntryKind.CONTROL:
             self._trimmed[replica.group_id] = replica
         if replica.partition is not None:
@@ -316,21 +332,51 @@ class Broker:
             self.groups.on_applied(replica)
 
     def _on_catalogue(self, index: int, change: CatalogueChange) -> None:
-        for replica in self.hosting.on_born(index, change.born):
-            group = self.catalogue.group(replica.group_id)
-            if group is not None and group.replicas[0] == self.node_id:
-                # The preferred leader does not wait for a timeout: all replicas are new, nobody leads.
-                replica.raft.campaign()
-        for group_id in self.hosting.on_removed(change.removed):
-            self._reclaims.extend((family, *group_range(group_id)) for family in Family)
+        self._on_born(self.hosting.on_applied(index, change.born))
+        self._on_gone(self.hosting.on_removed(index, change.removed))
         deleted = (change.topic.topic_id,) if change.removed and change.topic is not None else ()
         if change.born or change.removed:
             self.groups.on_catalogue_changed(deleted)
         if change.node is not None or change.born:
             self._on_nodes_changed()
 
-    def _on_role(self, replica: Replica) -> None:
-        # Whoever waits at a leader that is none any more must hear of it.
+    def _on_born(self, replicas: Iterable[Replica]) -> None:
+        for replica in replicas:
+            group = self.catalogue.group(replica.group_id)
+            if group is not None and group.replicas[0] == self.node_id:
+                # The preferred leader does not wait for a timeout: all replicas are new, nobody leads.
+                replica.raft.campaign()
+
+    def _on_gone(self, group_ids: Iterable[int]) -> None:
+        for group_id in group_ids:
+            self._reclaims.extend((family, *group_range(group_id)) for family in Family)
+
+    def on_installed(self, replica: Replica) -> None:
+        """Take notice of a state that came as a whole."""
+        if replica.partition is not None:
+            self._progressed[replica.group_id] = replica
+            self._trimmed[replica.group_id] = replica
+        elif replica.group_id == CLUSTER_GROUP_ID:
+            index = replica.raft.applied
+            born, gone = self.hosting.on_installed(index)
+            self._on_born(born)
+            self._on_gone(gone)
+            self.groups.on_catalogue_changed()
+            self._on_nodes_changed()
+            self.cluster.on_applied(index)
+        elif replica.descriptor.topic == GROUPS_TOPIC:
+            self.groups.on_applied(replica)
+
+    def on_repaired(self, replica: Replica, batch: WriteBatch) -> None:
+        """Take notice of a replica that remembers everything again."""
+        self.hosting.on_repaired(replica, batch)
+
+    def on_snapshot_wanted(self, replica: Replica, peer: NodeId) -> None:
+        """Send a snapshot to a peer that entries cannot help."""
+        self.snapshots.want(replica, peer)
+
+    def on_role(self, replica: Replica) -> None:
+        """Tell whoever waits at a leader that is none any more."""
         if replica.partition is not None:
             self._progressed[replica.group_id] = replica
         self.groups.on_role(replica)

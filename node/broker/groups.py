@@ -141,8 +141,8 @@ class GroupsPath:
         for coordinator in self._coordinators.values():
             coordinator.on_tick(now)
 
-    def on_catalogue_changed(self, deleted: tuple[bytes, ...]) -> None:
-        """Topics came or went."""
+    def on_catalogue_changed(self, deleted: tuple[bytes, ...] = ()) -> None:
+        """Topics came or went; `deleted` are the ids of those known to have gone for good."""
         now = self._clock.now()
         for coordinator in self._coordinators.values():
             coordinator.on_catalogue_changed(now, deleted)

@@ -1,29 +1,32 @@
 """The replicas of this node: opened at start, born and removed as `__cluster` is applied.
 
-A replica is born only by applying `__cluster`. Its first row is written in the same batch as the index of the entry
-that bore it (`BORN_UPTO`), so that after a restart, when `__cluster` is applied again, two cases can be told apart: an
-entry above that index bears what was never there; one at or below it names a replica that must be there, and if the
+A replica is born only by applying `__cluster`. Its first row is written in the same batch as the index up to which
+births have been carried out here (`BORN_UPTO`). The catalogue says of each replica at which index it was placed, so two
+cases can be told apart: one placed above `BORN_UPTO` was never here; one placed at or below it must be here, and if the
 database does not have it, it was lost. A lost replica is made again as one that does not count (REPAIR), never as a new
 voter. While this node's own replica of `__cluster` is in REPAIR, that index may itself have been forgotten, so every
-birth is one in REPAIR.
+birth is one in REPAIR; when `__cluster` leaves REPAIR, everything up to its last entry counts as carried out before.
+
+A replica that comes with its group votes from birth. One that is placed later is born empty, and learns from the
+group's own log whether it votes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, CLUSTER_TOPIC, GROUPS_TOPIC, HostedGroup
+from quorumlog.node.replica.hooks import ReplicaHooks
 from quorumlog.node.replica.machine import CommandMachine, Machine
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.partition import PartitionMachine
 from quorumlog.node.replica.replica import Replica
-from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.group_log import GroupLog, delete_group
-from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.interface import Family, WriteBatch
 from quorumlog.node.storage.keys import (
     NODE_WIDE,
     MetaRow,
@@ -38,17 +41,13 @@ from quorumlog.proto import internal_pb2
 from quorumlog.raft import NO_NODE, Config, HardState, NodeId, Term
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the broker wants to hear of its replicas; see Replica."""
-
-    on_applied: Callable[[Replica, EntryHeader, object], None]
-    on_role: Callable[[Replica], None]
-    on_removed: Callable[[Replica], None]
-
-
 class Hosting:
-    """Makes, keeps and removes the replicas of one node."""
+    """Makes, keeps and removes the replicas of one node.
+
+    Args:
+        hooks: of every replica.
+        on_removed: hears of a replica that was removed.
+    """
 
     def __init__(
         self,
@@ -58,7 +57,8 @@ class Hosting:
         catalogue: Catalogue,
         raft_config: Config,
         rng: random.Random,
-        hooks: Hooks,
+        hooks: ReplicaHooks,
+        on_removed: Callable[[Replica], None],
     ) -> None:
         self._opened = opened
         self._storage = opened.storage
@@ -67,19 +67,20 @@ class Hosting:
         self._raft_config = raft_config
         self._rng = rng
         self._hooks = hooks
+        self._on_removed = on_removed
         self.node_id = opened.identity.node_id
         self.incarnation = opened.identity.incarnation
         self.lost: dict[int, str] = {}
         """Groups that should have been in the database and were not, with their names."""
         stored = self._storage.get(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO))
         self._born_upto = int.from_bytes(stored or b"", "big")
-        self._cluster_counts = True
+        self._cluster_whole = True
 
     # ------------------------------------------------------------------------------------------------------ at start
 
     def open_stored(self) -> None:
         """Open every replica that the database has, `__cluster` last: applying it needs to know which the others
-        are.
+        are. Then make those that should be here and are not.
         """
         descriptors = []
         for key, value in self._storage.scan(Family.META, *all_groups_range()):
@@ -90,13 +91,8 @@ class Hosting:
                 descriptors.append(descriptor)
         for descriptor in sorted(descriptors, key=lambda one: one.group_id, reverse=True):
             self._multi.add(self._open(descriptor))
-        self._bear_lost()
-
-    def _bear_lost(self) -> None:
-        """Find what the catalogue places here and the database does not have: it was lost."""
         for group in self._catalogue.assignments_for(self.node_id, self.incarnation):
-            if group.group_id not in self._multi.replicas:
-                self.on_born(0, (group,))
+            self._bear_placed(group)
 
     def found(self, founding: internal_pb2.Founding) -> None:
         """Make this node's replica of `__cluster`, once, as the founding record says."""
@@ -114,46 +110,80 @@ class Hosting:
 
     # ------------------------------------------------------------------------------------------- as __cluster goes on
 
-    def on_born(self, index: int, groups: tuple[HostedGroup, ...]) -> list[Replica]:
-        """The entry of `__cluster` at `index` bears these groups; make those that are placed here. Returns the new
+    def on_applied(self, index: int, groups: Iterable[HostedGroup]) -> list[Replica]:
+        """The entry of `__cluster` at `index` has placed these groups; make those that are placed here. Returns the new
         ones.
         """
-        born = []
-        for group in groups:
-            if group.placed_on(self.node_id, self.incarnation) is None or group.group_id in self._multi.replicas:
-                continue
-            if not self._catalogue.group(group.group_id):
-                continue
-            lost = index <= self._born_upto
-            if lost:
-                self.lost[group.group_id] = f"{group.topic} partition {group.partition}"
-            descriptor = internal_pb2.ReplicaDescriptor(
-                group_id=group.group_id,
-                topic=group.topic,
-                topic_id=group.topic_id,
-                partition=group.partition,
-                voters=sorted(group.replicas),
-                born_at_index=index,
-            )
-            born.append(self._bear(descriptor, lost=lost or not self._cluster_counts))
-        if index > self._born_upto:
-            self._born_upto = index
-            self._multi.next_batch.put(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO), index.to_bytes(8, "big"))
+        born = [replica for group in groups if (replica := self._bear_placed(group)) is not None]
+        self._raise_born_upto(index, self._multi.next_batch)
         return born
 
-    def on_removed(self, groups: tuple[HostedGroup, ...]) -> list[int]:
-        """These groups are gone for good: delete what this node has of them. Returns the ids of those it had."""
+    def on_installed(self, index: int) -> tuple[list[Replica], list[int]]:
+        """The catalogue is that of a snapshot at `index` now: carry out at once what the entries before it have done.
+        Returns the new replicas, and the ids of the groups that were removed.
+        """
+        removed = self._remove_all(index, list(self._multi.replicas), "it is placed here no more")
+        return self.on_applied(index, self._catalogue.assignments_for(self.node_id, self.incarnation)), removed
+
+    def on_removed(self, index: int, groups: Iterable[HostedGroup]) -> list[int]:
+        """The entry of `__cluster` at `index` has ended these groups, or settled them on other nodes: delete what this
+        node is not to keep. Returns the ids of those it had.
+        """
+        group_ids = [group.group_id for group in groups if group.group_id in self._multi.replicas]
+        return self._remove_all(index, group_ids, "its topic was deleted, or it has moved to other nodes")
+
+    def _remove_all(self, index: int, group_ids: Iterable[int], reason: str) -> list[int]:
         removed = []
-        for group in groups:
-            if group.group_id not in self._multi.replicas:
+        for group_id in group_ids:
+            replica = self._multi.replicas[group_id]
+            # An entry may be applied again after a restart. What was born later is none of its business.
+            if self._keeps(group_id) or replica.descriptor.born_at_index > index:
                 continue
-            replica = self._multi.remove(group.group_id)
-            replica.stop(f"topic {group.topic!r} was deleted")
-            delete_group(self._multi.next_batch, group.group_id)
-            self.lost.pop(group.group_id, None)
-            self._hooks.on_removed(replica)
-            removed.append(group.group_id)
+            self._multi.remove(group_id)
+            replica.stop(reason)
+            delete_group(self._multi.next_batch, group_id)
+            self.lost.pop(group_id, None)
+            self._on_removed(replica)
+            removed.append(group_id)
         return removed
+
+    def on_repaired(self, replica: Replica, batch: WriteBatch) -> None:
+        """A replica leaves REPAIR with `batch`."""
+        self.lost.pop(replica.group_id, None)
+        if replica.group_id == CLUSTER_GROUP_ID:
+            # Whatever it has learnt by now may be what it had known, and carried out, before.
+            self._raise_born_upto(replica.raft.last_index, batch)
+
+    def _keeps(self, group_id: int) -> bool:
+        """Whether this node is to have the group, or the catalogue does not know of it yet."""
+        if group_id == CLUSTER_GROUP_ID or not self._catalogue.allotted(group_id):
+            return True
+        group = self._catalogue.group(group_id)
+        return group is not None and group.may_hold(self.node_id, self.incarnation)
+
+    def _raise_born_upto(self, index: int, batch: WriteBatch) -> None:
+        if index > self._born_upto:
+            self._born_upto = index
+            batch.put(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO), index.to_bytes(8, "big"))
+
+    def _bear_placed(self, group: HostedGroup) -> Replica | None:
+        placed = group.placed_on(self.node_id, self.incarnation)
+        if placed is None or group.group_id in self._multi.replicas or self._catalogue.group(group.group_id) is None:
+            return None
+        lost = placed.placed_at_index <= self._born_upto
+        if lost:
+            self.lost[group.group_id] = f"{group.topic} partition {group.partition}"
+        descriptor = internal_pb2.ReplicaDescriptor(
+            group_id=group.group_id,
+            topic=group.topic,
+            topic_id=group.topic_id,
+            partition=group.partition,
+            voters=sorted(group.replicas) if group.votes_from_birth else (),
+            born_at_index=placed.placed_at_index,
+        )
+        cluster = self._multi.replicas.get(CLUSTER_GROUP_ID)  # None while it is being opened, and applies already
+        cluster_counts = cluster.counting if cluster is not None else self._cluster_whole
+        return self._bear(descriptor, lost=lost or not cluster_counts)
 
     # -------------------------------------------------------------------------------------------------------- inside
 
@@ -175,7 +205,7 @@ class Hosting:
         if whole is None:
             whole = is_whole(self._storage, group_id, self._opened.repair_id)
         if group_id == CLUSTER_GROUP_ID:
-            self._cluster_counts = whole  # before the replica is made, which applies what is known to be committed
+            self._cluster_whole = whole
         hard_state = merge_hard_states(self._opened.votes.get(group_id), get_hard_state(self._storage, group_id))
         return Replica(
             descriptor,
@@ -188,9 +218,9 @@ class Hosting:
             config=replace(self._raft_config, prompt_commit=group_id == CLUSTER_GROUP_ID),
             # Each group draws its own timeouts, and the same ones in every run of one seed.
             rng=random.Random(self._rng.getrandbits(64)),
-            counting=whole,
-            on_applied=self._hooks.on_applied,
-            on_role=self._hooks.on_role,
+            repair_id=self._opened.repair_id,
+            whole=whole,
+            hooks=self._hooks,
         )
 
     def _machine(self, descriptor: internal_pb2.ReplicaDescriptor) -> Machine:

@@ -20,12 +20,18 @@ class Lane(Enum):
 
 @dataclass(slots=True)
 class Packet:
-    """Everything for one peer and lane in one turn. `raft` holds (group id, message), `size_bytes` counts entries."""
+    """Everything for one peer and lane in one turn. `raft` holds (group id, message), `size_bytes` counts entries and
+    pieces of snapshots.
+    """
 
     raft: list[tuple[int, Message]] = field(default_factory=list)
     forwarded: list[peer_pb2.Forwarded] = field(default_factory=list)
     forwarded_results: list[peer_pb2.ForwardedResult] = field(default_factory=list)
     coordination: list[bytes] = field(default_factory=list)
+    snapshot_chunks: list[peer_pb2.SnapshotChunk] = field(default_factory=list)
+    snapshot_answers: list[peer_pb2.SnapshotAnswer] = field(default_factory=list)
+    entries_requests: list[peer_pb2.EntriesRequest] = field(default_factory=list)
+    entries_answers: list[peer_pb2.EntriesAnswer] = field(default_factory=list)
     size_bytes: int = 0
 
 
@@ -50,9 +56,24 @@ class Outbox:
             return
         packet = self._bulk.setdefault(message.to, Packet())
         packet.raft.append((group_id, message))
-        packet.size_bytes += sum(len(entry.data) for entry in message.entries)
+        self._filled(message.to, packet, sum(len(entry.data) for entry in message.entries))
+
+    def snapshot_chunk(self, peer: int, chunk: peer_pb2.SnapshotChunk) -> None:
+        """Add a piece of a snapshot, on the bulk lane."""
+        packet = self._bulk.setdefault(peer, Packet())
+        packet.snapshot_chunks.append(chunk)
+        self._filled(peer, packet, len(chunk.data))
+
+    def entries_answer(self, peer: int, answer: peer_pb2.EntriesAnswer) -> None:
+        """Add entries that a peer has lost, on the bulk lane."""
+        packet = self._bulk.setdefault(peer, Packet())
+        packet.entries_answers.append(answer)
+        self._filled(peer, packet, sum(map(len, answer.entries)))
+
+    def _filled(self, peer: int, packet: Packet, size_bytes: int) -> None:
+        packet.size_bytes += size_bytes
         if packet.size_bytes >= PACKET_SIZE_BYTES_MAX:
-            self._flush_bulk(message.to)
+            self._flush_bulk(peer)
 
     def control(self, peer: int) -> Packet:
         """The open packet of the control lane."""

@@ -1,7 +1,8 @@
 """What a log may forget: decided by each group's leader, written into the log, carried out by every replica.
 
-For readers a partition begins at `log_start_offset`. The entries below it are dropped only as far as every replica
-holds them, dead or alive, because until a replica can be sent a snapshot, an entry that it lacks must be kept for it.
+For readers a partition begins at `log_start_offset`. The entries below it are dropped as far as every living replica
+holds them, so that one that is merely behind is not sent a snapshot for want of entries that were just there. A dead
+one is not waited for: it will be sent a snapshot when it comes back.
 
 Age is counted by the clock of the leader, because a time to keep records is a promise about real time, also where
 nothing is written; a leader whose clock is ahead drops records as much too early. Nodes need clocks that are set.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.clock import Clock
 from quorumlog.node.errors import ReplicaStopped
 from quorumlog.node.metadata.catalogue import Catalogue
@@ -33,8 +35,11 @@ class Held(NamedTuple):
 class Retention:
     """Trims the groups that this node leads."""
 
-    def __init__(self, *, multi: MultiRaft, catalogue: Catalogue, clock: Clock, check_seconds: float) -> None:
+    def __init__(
+        self, *, multi: MultiRaft, catalogue: Catalogue, liveness: Liveness, clock: Clock, check_seconds: float
+    ) -> None:
         self._multi = multi
+        self._liveness = liveness
         self._catalogue = catalogue
         self._clock = clock
         self._check_seconds = check_seconds
@@ -53,10 +58,10 @@ class Retention:
                 self._check(replica)
 
     def _check(self, replica: Replica) -> None:
-        slowest, match_index = _slowest(replica)
+        slowest, match_index = self._slowest(replica)
         if replica.partition is None:
             # Its log is only the way to its state: all that a fold stands for may go.
-            wanted = max(replica.folds, default=0)
+            wanted = replica.folds.newest_index
             if self._droppable_fold(replica, min(match_index, wanted)):
                 self._trim(replica, 0, min(match_index, wanted))
             self._note_held(replica, slowest, match_index, wanted)
@@ -84,7 +89,7 @@ class Retention:
 
     def _droppable_fold(self, replica: Replica, upto: int) -> bool:
         """Whether there is a fold at which a prefix could be cut now."""
-        return any(replica.log.first_index() <= fold <= upto for fold in replica.folds)
+        return any(replica.log.first_index() <= fold <= upto for fold in replica.folds.indexes)
 
     def _trim(self, replica: Replica, start: int, upto: int) -> None:
         control = internal_pb2.ControlRecord(
@@ -108,15 +113,13 @@ class Retention:
         if slowest and wanted > match_index and wanted - first > 0:
             self.held[replica.group_id] = Held(replica.group_id, slowest, match_index, replica.log.size_bytes)
 
-
-def _slowest(replica: Replica) -> tuple[int, int]:
-    """(node id, match index) of the replica that holds least; (0, last index) when there is no other."""
-    slowest = (0, int(replica.raft.stable_index))
-    for member in replica.members:
-        if member == replica.node_id:
-            continue
-        progress = replica.raft.progress(member)
-        match_index = progress.match_index if progress is not None else 0
-        if match_index < slowest[1]:
-            slowest = (member, int(match_index))
-    return slowest
+    def _slowest(self, replica: Replica) -> tuple[int, int]:
+        """(node id, match index) of the living replica that holds least; (0, last index) when there is no other."""
+        slowest = (0, int(replica.raft.stable_index))
+        for member in replica.members:
+            progress = replica.raft.progress(member)
+            if progress is None or progress.needs_snapshot or not self._liveness.is_alive(member):
+                continue
+            if progress.match_index < slowest[1]:
+                slowest = (member, int(progress.match_index))
+        return slowest

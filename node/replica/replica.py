@@ -13,38 +13,37 @@ that the server and a simulator drive the same durability ordering. One turn goe
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from quorumlog.node.errors import ReplicaStopped, StorageCorrupt, UnknownEntryKind
+from quorumlog.node.replica.folds import Folds
+from quorumlog.node.replica.hooks import ReplicaHooks
 from quorumlog.node.replica.machine import Machine
 from quorumlog.node.replica.partition import PartitionMachine, Trimmed
+from quorumlog.node.replica.tail import LeaderTail
 from quorumlog.node.state_machine import UnknownCommand
-from quorumlog.node.storage.entry import (
-    HEADER_BYTES,
-    EntryHeader,
-    decode_header,
-    encode_entry,
-    payload_of,
-)
+from quorumlog.node.storage import configurations
+from quorumlog.node.storage.entry import HEADER_BYTES, EntryHeader, decode_header, payload_of
 from quorumlog.node.storage.group_log import GroupLog
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
-from quorumlog.node.storage.keys import INDEX_MAX, MetaRow, index_of_log_key, meta_key, state_key
+from quorumlog.node.storage.keys import MetaRow, meta_key
+from quorumlog.node.storage.repair import mark_whole
 from quorumlog.node.storage.votes import VoteRecord, put_hard_state
 from quorumlog.proto import internal_pb2
 from quorumlog.proto.batch import read_stored_header
-from quorumlog.proto.crc32c import crc32c
 from quorumlog.raft import (
     Config,
     Configuration,
+    ConfigurationRow,
     Entry,
     EntryKind,
     HardState,
     LogIndex,
     Message,
+    MessageType,
     NodeId,
     NotLeader,
     RawNode,
@@ -54,15 +53,6 @@ from quorumlog.raft import (
 
 APPLY_SIZE_BYTES_MAX: Final = 4 << 20
 """Applied per turn and group, so that one group's backlog does not hold up the others."""
-
-FOLD_SIZE_BYTES_MIN: Final = 4 << 20
-"""Applied bytes between two folds; a prefix can be cut only where there is one, and a start replays what came after."""
-
-FOLD_AMPLIFICATION_MIN: Final = 16
-"""A fold is not written before this many times its own size has been applied."""
-
-FOLDS_MAX: Final = 32
-"""Kept of one group, spread over its log; a log is cut at a fold, and a start looks at all of them."""
 
 Result = object
 Reply = Callable[[Result], None]
@@ -90,14 +80,13 @@ class Replica:
     """Drives one group.
 
     Args:
-        descriptor: who the group is and who votes, as stored at birth.
+        descriptor: who the group is, and who votes where the replica was born with its group.
         storage: the node's database, for folds.
         log: the group's log, open.
         machine: empty; restored here from the newest fold.
         hard_state: term and vote, merged from the votes file and the database.
-        counting: False when this replica may have forgotten what it promised (REPAIR).
-        on_applied: called with (replica, header, value) for every applied entry, before its proposer is answered.
-        on_role: called when this replica begins or ends to lead; `leads` tells which.
+        repair_id: the node's present one; the replica is whole once its row says so.
+        whole: False when this replica may have forgotten what it promised (REPAIR).
     """
 
     def __init__(
@@ -111,94 +100,155 @@ class Replica:
         hard_state: HardState,
         config: Config,
         rng: random.Random,
-        counting: bool,
-        on_applied: Callable[[Replica, EntryHeader, object], None],
-        on_role: Callable[[Replica], None],
+        repair_id: bytes,
+        whole: bool,
+        hooks: ReplicaHooks,
     ) -> None:
         self.descriptor = descriptor
         self.group_id = descriptor.group_id
         self.node_id = node_id
-        self.voters = tuple(NodeId(voter) for voter in descriptor.voters)
-        self.members = self.voters + tuple(NodeId(learner) for learner in descriptor.learners)
         self.log = log
         self.machine = machine
         self.partition = machine if isinstance(machine, PartitionMachine) else None
-        self.counting = counting
         self.stopped: str | None = None
+        self.tail = LeaderTail(log, self._entry_at)
         self._storage = storage
-        self._on_applied = on_applied
-        self._on_role = on_role
+        self._repair_id = repair_id
+        self._hooks = hooks
         self._waiting: dict[int, list[Reply]] = {}
         self._reads: dict[int, Callable[[bool], None]] = {}
         self._confirmed: deque[tuple[int, Callable[[bool], None]]] = deque()
         self._next_context = 1
         self._leads_term = Term(0)
-        self._noop_index = LogIndex(0)
-        self._tail_offset = 0
         self._hint_stored = 0
-        self._wall_ms = 0
-        self._tail_time_ms = 0
+        self._incoming: internal_pb2.GroupSnapshot | None = None
+        self._installed = False
 
-        self.folds = self._stored_folds()
+        self.folds = Folds(storage, self.group_id, log.last_index())
         applied = self._restore()
         hint = storage.get(Family.META, meta_key(self.group_id, MetaRow.COMMIT_HINT))
         commit_index = min(max(int.from_bytes(hint or b"", "big"), applied), log.last_index())
-        self._bytes_since_fold = 0
-        self._fold_size_bytes = 0
         self.raft = RawNode(
             config,
             log,
             hard_state=hard_state,
-            configuration=Configuration(self.voters, self.members[len(self.voters) :]),
+            configurations=self._stored_configurations(),
             commit_index=LogIndex(commit_index),
             applied=LogIndex(applied),
             rng=rng,
-            make_noop=self._make_noop,
-            counting=counting,
+            codec=self.tail,
+            nonce=0 if whole else rng.getrandbits(63) + 1,
         )
         while self.raft.applied < commit_index and self.stopped is None:
             self._apply_committed(commit_index)
 
-    # ------------------------------------------------------------------------------------------------------ folds
+    # ------------------------------------------------------------------------------------------------- who is in it
 
-    def _stored_folds(self) -> list[int]:
-        start, end = state_key(self.group_id, 0), state_key(self.group_id, INDEX_MAX)
-        keys = [key for key, _ in self._storage.scan(Family.STATE, start, end)]
-        return sorted({index_of_log_key(key) for key in keys})
+    @property
+    def configuration(self) -> Configuration:
+        """Who votes and who learns, as the group's own log says."""
+        return self.raft.configuration
+
+    @property
+    def voters(self) -> tuple[NodeId, ...]:
+        """Who votes; while the voters are being changed, the new ones."""
+        return self.raft.configuration.voters
+
+    @property
+    def members(self) -> tuple[NodeId, ...]:
+        """Everybody who has the log, this replica mostly among them."""
+        return self.raft.configuration.replicas
+
+    @property
+    def counting(self) -> bool:
+        """Whether this replica's word counts: False in REPAIR."""
+        return self.raft.counting
+
+    def _stored_configurations(self) -> list[ConfigurationRow]:
+        """The configurations that the log holds. Before it held one: those of the birth, none for a later birth."""
+        last = self.log.last_index()
+        rows = [
+            ConfigurationRow(LogIndex(index), configurations.to_configuration(stored))
+            for index, stored in configurations.read(self._storage, self.group_id)
+            if index <= last
+        ]
+        if not rows and self.log.first_index() == 1:
+            voters = tuple(NodeId(voter) for voter in self.descriptor.voters)
+            learners = tuple(NodeId(learner) for learner in self.descriptor.learners)
+            rows = [ConfigurationRow(LogIndex(0), Configuration(voters, learners))]
+        if not rows or rows[0].index >= self.log.first_index():
+            raise StorageCorrupt(
+                f"group {self.group_id}: nothing says who votes at index {self.log.first_index()}, where its log "
+                "begins; the replica must be repaired from its peers"
+            )
+        return rows
+
+    # ------------------------------------------------------------------------------------------------------ folds
 
     def _restore(self) -> int:
         """Restore the newest fold that the log still stands behind; the rest is replayed. Returns its index."""
-        newest = bisect_right(self.folds, self.log.last_index())
-        del self.folds[newest:]
-        if not self.folds:
+        newest = self.folds.newest()
+        if newest is None:
             if self.log.first_index() != 1:
                 raise StorageCorrupt(
                     f"group {self.group_id}: the log begins at index {self.log.first_index()} but no fold of what came "
                     "before it is left; the replica has lost state and must be repaired from its peers"
                 )
             return 0
-        snapshot = self._storage.get(Family.STATE, state_key(self.group_id, self.folds[-1]))
-        assert snapshot is not None, "a key that a scan has just found"
-        self.machine.restore(snapshot)
-        return self.folds[-1]
+        self.machine.restore(newest.state)
+        return newest.index
 
     def _fold(self, batch: WriteBatch) -> None:
         applied = self.raft.applied
-        if applied == 0 or (self.folds and self.folds[-1] >= applied):
+        if applied <= self.folds.newest_index:
             return
-        snapshot = self.machine.snapshot()
-        batch.put(Family.STATE, state_key(self.group_id, applied), snapshot)
-        self.folds.append(applied)
-        if len(self.folds) > FOLDS_MAX:
-            spare = min(range(1, FOLDS_MAX), key=lambda place: self.folds[place + 1] - self.folds[place - 1])
-            batch.delete(Family.STATE, state_key(self.group_id, self.folds.pop(spare)))
-        self._fold_size_bytes = len(snapshot)
-        self._bytes_since_fold = 0
+        snapshot = self.log.snapshot_at(applied)
+        snapshot.configuration.CopyFrom(configurations.to_stored(self.raft.configuration_at(applied)))
+        snapshot.state = self.machine.snapshot()
+        self.folds.put(batch, snapshot)
 
     def fold_now(self, batch: WriteBatch) -> None:
         """Write a fold at the applied index, so that the next start has nothing to replay."""
         self._fold(batch)
         self._store_hint(batch)
+
+    def snapshot(self) -> tuple[LogIndex, bytes] | None:
+        """What to send to a peer that entries cannot help: (index, stored GroupSnapshot). None before the first fold.
+
+        Of a partition the oldest: its log behind that is what the peer shall have. Of a state machine the newest, for
+        its log is only the way to its state.
+        """
+        if not self.folds.indexes:
+            return None
+        index = self.folds.indexes[0] if self.partition is not None else self.folds.indexes[-1]
+        return LogIndex(index), self.folds.read(index)
+
+    def install(self, snapshot: internal_pb2.GroupSnapshot, leader: NodeId, term: Term) -> None:
+        """Take over a snapshot that the leader of `term` sent, unless the log goes as far already. Raises StepError."""
+        if self.stopped is not None:
+            return
+        self._incoming = snapshot
+        self.raft.step(
+            Message(
+                MessageType.SNAPSHOT,
+                leader,
+                self.node_id,
+                term,
+                index=LogIndex(snapshot.index),
+                log_term=Term(snapshot.term),
+                configuration=configurations.to_configuration(snapshot.configuration),
+            )
+        )
+
+    def _install(self, batch: WriteBatch, index: LogIndex) -> None:
+        """Log and state become those of the snapshot, in one write (R18)."""
+        snapshot, self._incoming = self._incoming, None
+        assert snapshot is not None, "the core installs what was stepped"
+        assert snapshot.index == index, f"the snapshot at {snapshot.index} in place of the one at {index}"
+        self.log.install(batch, snapshot)
+        self.folds.replace_all(batch, snapshot)
+        self.machine.restore(snapshot.state)
+        self._installed = True
 
     def _drop_prefix(self, batch: WriteBatch, trim: Trimmed) -> None:
         """Cut the log at the newest fold that `trim` allows, and drop older folds."""
@@ -207,26 +257,24 @@ class Replica:
             first_readable = self.log.locate(trim.log_start_offset)
             if first_readable is not None:
                 upto = min(upto, first_readable - 1)
-        position = bisect_right(self.folds, upto) - 1
-        if position < 0 or self.folds[position] < self.log.first_index():
+        cut = self.folds.last_at_or_below(upto)
+        if cut is None or cut < self.log.first_index():
             return
-        cut = LogIndex(self.folds[position])
         self.log.compact(batch, cut)
         self.raft.compact(cut)
-        batch.delete_range(Family.STATE, state_key(self.group_id, 0), state_key(self.group_id, cut))
-        del self.folds[:position]
+        self.folds.drop_before(batch, cut)
 
     # ----------------------------------------------------------------------------------------------------- inputs
 
     def step(self, message: Message, wall_ms: int) -> None:
         """Take a message of a peer. Raises StepError for one that no sane peer sends: count and drop it."""
-        self._wall_ms = wall_ms
+        self.tail.wall_ms = wall_ms
         if self.stopped is None:
             self.raft.step(message)
 
     def tick(self, wall_ms: int) -> None:
         """Let one tick pass."""
-        self._wall_ms = wall_ms
+        self.tail.wall_ms = wall_ms
         if self.stopped is None:
             self.raft.tick()
 
@@ -249,18 +297,13 @@ class Replica:
         self._notice_role()
         if not self.leads:
             raise NotLeader(self.raft.leader_id)
-        crc = crc32c(payload) if batch_crc is None else batch_crc
+        self.tail.wall_ms = wall_ms
         index, term = LogIndex(self.raft.last_index + 1), self.raft.term
-        append_time_ms = self._append_time(wall_ms)
-        header = EntryHeader(
-            kind, self.group_id, index, term, self._tail_offset, count, append_time_ms, crc, len(payload)
-        )
-        data = encode_entry(kind, self.group_id, index, term, self._tail_offset, count, append_time_ms, payload, crc)
+        header, data = self.tail.make(kind, index, term, payload, count=count, crc=batch_crc)
         self.raft.propose((Entry(index, term, kind, data),))
         if self.partition is not None and kind is EntryKind.RECORDS:
             self.partition.fold_tail(header, read_stored_header(data, HEADER_BYTES))
-        self._tail_offset = header.next_offset
-        self._tail_time_ms = append_time_ms
+        self.tail.appended(header)
         self._waiting[index] = [reply]
         return header
 
@@ -288,7 +331,7 @@ class Replica:
     @property
     def ready_to_decide(self) -> bool:
         """Leads, and has applied its own first entry: its state is up to date, so it may decide from it."""
-        return self.leads and self.raft.applied >= self._noop_index
+        return self.leads and self.raft.applied >= self.tail.noop_index
 
     @property
     def high_watermark(self) -> int:
@@ -299,13 +342,13 @@ class Replica:
     @property
     def log_end_offset(self) -> int:
         """Offset after the last record of the local log, committed or not."""
-        return self._tail_offset if self.leads else self.log.log_end_offset
+        return self.tail.offset if self.leads else self.log.log_end_offset
 
     # ------------------------------------------------------------------------------------------------------- a turn
 
     def collect(self, batch: WriteBatch, votes: list[VoteRecord]) -> Ready | None:
         """Put what is to be written into `batch` and `votes`. None when there is nothing to do, nor to apply."""
-        if self._bytes_since_fold >= max(FOLD_SIZE_BYTES_MIN, FOLD_AMPLIFICATION_MIN * self._fold_size_bytes):
+        if self.folds.due:
             self._fold(batch)
         backlog = self.raft.applied < self.raft.commit_index
         if self.stopped is not None or not (self.raft.has_ready() or backlog):
@@ -315,11 +358,19 @@ class Replica:
         if ready.hard_state is not None:
             votes.append(VoteRecord(self.group_id, ready.hard_state.term, ready.hard_state.vote))
             put_hard_state(batch, self.group_id, ready.hard_state)
+        if ready.install is not None:
+            self._install(batch, ready.install)
         if ready.truncate_since is not None:
             self.log.truncate(batch, ready.truncate_since)
         if ready.entries:
             self.log.append(batch, ready.entries)
             self._store_hint(batch)
+        if ready.configurations is not None:
+            rows = [(row.index, configurations.to_stored(row.configuration)) for row in ready.configurations]
+            configurations.write(batch, self.group_id, rows)
+        if ready.repaired:
+            mark_whole(batch, self.group_id, self._repair_id)
+            self._hooks.on_repaired(self, batch)
         return ready
 
     def _store_hint(self, batch: WriteBatch) -> None:
@@ -333,6 +384,11 @@ class Replica:
 
         What applying asks to be dropped goes into `next_batch`.
         """
+        if self._installed:
+            self._installed = False
+            self._hooks.on_installed(self)
+        for peer in ready.snapshots_wanted:
+            self._hooks.on_snapshot_wanted(self, peer)
         for state in ready.read_states:
             self._confirmed.append((state.index, self._reads.pop(state.context)))
         for context in ready.reads_lost:
@@ -355,10 +411,10 @@ class Replica:
                 self.stop(f"group {self.group_id} stopped at index {entry.index}: {error}")
                 return
             self.raft.applied_to(entry.index)
-            self._bytes_since_fold += len(entry.data)
+            self.folds.note_applied(len(entry.data))
             if header.kind is EntryKind.CONTROL:
                 trim = value if isinstance(value, Trimmed) else _trim_of(entry.data) or trim
-            self._on_applied(self, header, value)
+            self._hooks.on_applied(self, header, value)
             for reply in self._waiting.pop(entry.index, ()):
                 reply(Committed(header, value))
         if self.partition is not None and self.raft.applied == self.raft.last_index:
@@ -370,7 +426,7 @@ class Replica:
         """Take no further part: an entry cannot be read. Everything that waits is lost to this replica."""
         self.stopped = reason
         self._end_leadership()
-        self._on_role(self)
+        self._hooks.on_role(self)
 
     # ------------------------------------------------------------------------------------------------- leadership
 
@@ -382,10 +438,10 @@ class Replica:
         if self._leads_term != 0:
             self._end_leadership()
             if leads_term != 0:
-                self._on_role(self)  # lost and won again since the last look: both are news
+                self._hooks.on_role(self)  # lost and won again since the last look: both are news
         if leads_term != 0:
             self._begin_leadership(leads_term)
-        self._on_role(self)
+        self._hooks.on_role(self)
 
     def _begin_leadership(self, term: Term) -> None:
         self._leads_term = term
@@ -421,23 +477,9 @@ class Replica:
             index = LogIndex(tail[-1].index + 1)
         return tail
 
-    def _make_noop(self, index: LogIndex, term: Term) -> bytes:
-        """The first entry of a term. The tail before it says at which offset the log goes on, and at what time."""
-        self._noop_index = index
-        last = self.raft.entries(LogIndex(index - 1), 1) if index > self.raft.first_index else None
-        if last:
-            header = decode_header(last[0].data)
-            self._tail_offset, self._tail_time_ms = header.next_offset, header.append_time_ms
-        else:
-            self._tail_offset, self._tail_time_ms = self.log.log_end_offset, self.log.last_append_time_ms
-        self._tail_time_ms = self._append_time(self._wall_ms)
-        return encode_entry(
-            EntryKind.NOOP, self.group_id, index, term, self._tail_offset, 0, self._tail_time_ms, b"", crc32c(b"")
-        )
-
-    def _append_time(self, wall_ms: int) -> int:
-        """Time for the next entry; along a log it never goes back, whatever the leaders' clocks say."""
-        return max(wall_ms, self._tail_time_ms)
+    def _entry_at(self, index: LogIndex) -> Sequence[Entry] | None:
+        """The entry at `index` alone, handed out or not; None when it is cut off."""
+        return self.raft.entries(index, 1) if index >= self.raft.first_index else None
 
 
 def _trim_of(data: bytes) -> Trimmed | None:

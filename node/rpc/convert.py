@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError
+
 from quorumlog.node.broker.outbox import Packet
 from quorumlog.node.errors import EntryCorrupt
-from quorumlog.node.storage.entry import check_entry
-from quorumlog.proto import peer_pb2
+from quorumlog.node.storage.configurations import to_configuration
+from quorumlog.node.storage.entry import check_entry, payload_of
+from quorumlog.proto import internal_pb2, peer_pb2
 from quorumlog.proto.batch import PACKED_HEADER_BYTES
 from quorumlog.raft import Entry, EntryKind, LogIndex, Message, MessageType, NodeId, Term
 
@@ -21,6 +24,10 @@ def frame_of(packets: Iterable[Packet], incarnation: bytes) -> peer_pb2.Frame:
         frame.forwarded.extend(packet.forwarded)
         frame.forwarded_results.extend(packet.forwarded_results)
         frame.coordination.extend(packet.coordination)
+        frame.snapshot_chunks.extend(packet.snapshot_chunks)
+        frame.snapshot_answers.extend(packet.snapshot_answers)
+        frame.entries_requests.extend(packet.entries_requests)
+        frame.entries_answers.extend(packet.entries_answers)
     return frame
 
 
@@ -34,6 +41,10 @@ def packet_of(frame: peer_pb2.Frame, sender: int, receiver: int) -> Packet:
         forwarded=list(frame.forwarded),
         forwarded_results=list(frame.forwarded_results),
         coordination=list(frame.coordination),
+        snapshot_chunks=list(frame.snapshot_chunks),
+        snapshot_answers=list(frame.snapshot_answers),
+        entries_requests=list(frame.entries_requests),
+        entries_answers=list(frame.entries_answers),
     )
 
 
@@ -55,6 +66,7 @@ def _to_wire(group_id: int, message: Message) -> peer_pb2.RaftMessage:
         context=message.context,
         force=message.force,
         quiesce=message.quiesce,
+        nonce=message.nonce,
     )
 
 
@@ -79,6 +91,7 @@ def _from_wire(wire: peer_pb2.RaftMessage, sender: NodeId, receiver: NodeId) -> 
         context=wire.context,
         force=wire.force,
         quiesce=wire.quiesce,
+        nonce=wire.nonce,
     )
 
 
@@ -87,4 +100,9 @@ def _entry(group_id: int, index: int, data: bytes) -> Entry:
     header = check_entry(data, group_id, index)
     if header.kind is EntryKind.RECORDS and header.payload_length < PACKED_HEADER_BYTES:
         raise EntryCorrupt(f"the batch of entry {index} of group {group_id} ends within its header")
+    if header.kind is EntryKind.CONFIGURATION:
+        try:
+            to_configuration(internal_pb2.GroupConfiguration.FromString(payload_of(data)))
+        except (DecodeError, ValueError) as error:
+            raise EntryCorrupt(f"entry {index} of group {group_id} is no configuration: {error}") from None
     return Entry(LogIndex(index), Term(header.term), header.kind, data)

@@ -9,11 +9,13 @@ from quorumlog.raft import (
     NO_NODE,
     Config,
     Configuration,
+    ConfigurationRow,
     Entry,
     EntryKind,
     HardState,
     LogIndex,
     Message,
+    MessageType,
     NodeId,
     RawNode,
     ReadState,
@@ -31,6 +33,21 @@ def entry(index: int, term: int, data: bytes = b"x", kind: EntryKind = EntryKind
 
 def configuration(*voters: int) -> Configuration:
     return Configuration(tuple(NodeId(voter) for voter in sorted(voters)))
+
+
+class TextCodec:
+    """Entries of the core as text: `noop`, and configurations as `voters|learners|outgoing`."""
+
+    def noop(self, index: LogIndex, term: Term) -> bytes:
+        return b"noop"
+
+    def configuration(self, index: LogIndex, term: Term, configuration: Configuration) -> bytes:
+        parts = (configuration.voters, configuration.learners, configuration.outgoing)
+        return "|".join(",".join(map(str, part)) for part in parts).encode()
+
+    def read_configuration(self, entry: Entry) -> Configuration:
+        parts = [tuple(NodeId(int(one)) for one in part.split(",") if one) for part in entry.data.decode().split("|")]
+        return Configuration(*parts)
 
 
 class MemoryLog:
@@ -68,7 +85,10 @@ class MemoryLog:
             found.append(one)
         return found
 
-    def write(self, ready: Ready) -> None:
+    def write(self, ready: Ready, install_term: int = 0) -> None:
+        if ready.install is not None:
+            self.stored.clear()
+            self.offset, self.offset_term = ready.install, Term(install_term)
         if ready.truncate_since is not None:
             del self.stored[ready.truncate_since - self.offset - 1 :]
         if ready.entries:
@@ -111,37 +131,46 @@ class Shell:
     disk: MemoryLog = field(default_factory=MemoryLog)
     disk_hard_state: HardState = NEVER_VOTED
     commit_index: int = 0
-    counting: bool = True
+    nonce: int = 0
     tracer: Tracer | None = None
     send: Callable[[Message], None] = lambda message: None
     on_read: Callable[[ReadState], None] = lambda state: None
     on_read_lost: Callable[[int], None] = lambda context: None
     on_apply: Callable[[Entry], None] = lambda applied: None
+    on_install: Callable[[int], None] = lambda index: None
+    on_snapshot_wanted: Callable[[int], None] = lambda peer: None
 
     def __post_init__(self) -> None:
+        self.disk_rows: tuple[ConfigurationRow, ...] = (ConfigurationRow(LogIndex(0), self.voters),)
+        self.repaired = False
         self.start()
 
     def start(self) -> None:
         """Begins from what is on the disk, as after a crash."""
         self.log = self.disk.copy()
         self.in_flight: deque[Ready] = deque()
+        self.snapshot_terms: dict[int, int] = {}
         commit_index = max(self.commit_index, self.disk.offset)
         self.node = RawNode(
             self.config,
             self.log,
             hard_state=self.disk_hard_state,
-            configuration=self.voters,
+            configurations=[row for row in self.disk_rows if row.index <= self.log.last_index()],
             commit_index=LogIndex(commit_index),
             applied=LogIndex(self.disk.offset),
             rng=self.rng,
-            make_noop=lambda index, term: b"noop",
-            counting=self.counting,
+            codec=TextCodec(),
+            nonce=self.nonce,
             tracer=self.tracer,
         )
 
     def take(self) -> Ready:
         ready = self.node.ready()
-        self.log.write(ready)
+        self.log.write(ready, self.snapshot_terms.get(ready.install or 0, 0))
+        if ready.install is not None:
+            self.on_install(ready.install)
+        for peer in ready.snapshots_wanted:
+            self.on_snapshot_wanted(peer)
         self.node.check_invariants()
         for message in ready.messages:
             self.send(message)
@@ -173,11 +202,22 @@ class Shell:
         return done
 
     def _finish(self, ready: Ready) -> None:
-        self.disk.write(ready)
+        self.disk.write(ready, self.snapshot_terms.get(ready.install or 0, 0))
+        if ready.configurations is not None:
+            self.disk_rows = ready.configurations
+        if ready.repaired:
+            self.repaired = True
+            self.nonce = 0
         if ready.hard_state is not None:
             self.disk_hard_state = ready.hard_state
         for message in ready.messages_after_sync:
             self.send(message)
+
+    def step(self, message: Message) -> None:
+        """Hands a message to the core; of a snapshot it keeps what the log will begin behind."""
+        if message.type is MessageType.SNAPSHOT:
+            self.snapshot_terms[message.index] = message.log_term
+        self.node.step(message)
 
     def compact(self, upto: int) -> None:
         self.node.compact(LogIndex(upto))

@@ -10,6 +10,7 @@ from typing import Any
 
 from quorumlog.raft import (
     Config,
+    Configuration,
     HardState,
     LogIndex,
     Message,
@@ -26,6 +27,10 @@ from tests.raft.memory_shell import MemoryLog, Shell, SteadyRandom, configuratio
 
 Options = dict[str, str]
 SEPARATOR = "----"
+
+
+def _nodes(words: str) -> tuple[NodeId, ...]:
+    return tuple(NodeId(int(word)) for word in words.split(",") if word)
 
 
 def run_script(text: str) -> str:
@@ -52,7 +57,7 @@ def run_script(text: str) -> str:
 def describe(message: Message) -> str:
     """One line per message: only the fields that its type gives a meaning and that are not at their default."""
     parts = [f"{message.sender}->{message.to} {message.type.name} term={message.term}"]
-    if message.type in (MessageType.APPEND, MessageType.VOTE, MessageType.PRE_VOTE):
+    if message.type in (MessageType.APPEND, MessageType.VOTE, MessageType.PRE_VOTE, MessageType.SNAPSHOT):
         parts.append(f"at={message.index}/{message.log_term}")
     elif message.type is MessageType.APPEND_RESPONSE:
         parts.append(f"index={message.index}")
@@ -69,6 +74,21 @@ def describe(message: Message) -> str:
     parts += [name for name in ("force", "quiesce") if getattr(message, name)]
     if not message.counting:
         parts.append("not-counting")
+    if message.nonce:
+        parts.append(f"nonce={message.nonce}")
+        if message.type is MessageType.HEARTBEAT:
+            parts.append(f"target={message.index}")
+    if message.configuration is not None:
+        parts.append(describe_configuration(message.configuration))
+    return " ".join(parts)
+
+
+def describe_configuration(configuration: Configuration) -> str:
+    parts = [f"voters={','.join(map(str, configuration.voters)) or 'none'}"]
+    if configuration.outgoing:
+        parts.append(f"outgoing={','.join(map(str, configuration.outgoing))}")
+    if configuration.learners:
+        parts.append(f"learners={','.join(map(str, configuration.learners))}")
     return " ".join(parts)
 
 
@@ -90,6 +110,12 @@ class ScriptTracer(Tracer):
 
     def on_progress(self, peer: NodeId, state: str, next_index: LogIndex) -> None:
         self.print_line(f"{self.node_id} sees {peer} in {state.upper()} next={next_index}")
+
+    def on_configuration(self, configuration: Configuration, index: LogIndex) -> None:
+        self.print_line(f"{self.node_id} is in configuration {describe_configuration(configuration)} of entry {index}")
+
+    def on_repaired(self, index: LogIndex) -> None:
+        self.print_line(f"{self.node_id} has all through {index}, its repair ends")
 
     def on_quiesced(self, quiesced: bool) -> None:
         self.print_line(f"{self.node_id} {'falls asleep' if quiesced else 'wakes up'}")
@@ -128,10 +154,11 @@ class Script:
             self._add(node_id, configuration(*range(1, count + 1)), options)
 
     def do_add(self, node_id: int, **options: str) -> None:
-        voters = [int(voter) for voter in options.pop("voters").split(",")]
-        self._add(node_id, configuration(*voters), options)
+        """`voters=` without a number: a replica that knows of no configuration."""
+        voters, learners = _nodes(options.pop("voters")), _nodes(options.pop("learners", ""))
+        self._add(node_id, Configuration(voters, learners), options)
 
-    def _add(self, node_id: int, voters: object, options: Options) -> None:
+    def _add(self, node_id: int, voters: Configuration, options: Options) -> None:
         limits: dict[str, Any] = {one.name: int(options[one.name]) for one in fields(Config) if one.name in options}
         terms = [int(term) for term in options.get("log", "").split(",") if term]
         compacted = int(options.get("compacted", 0))
@@ -139,7 +166,7 @@ class Script:
         offset_term = terms[compacted - 1] if compacted else 0
         self.shells[node_id] = Shell(
             node_id,
-            voters,  # type: ignore[arg-type]
+            voters,
             Config(NodeId(node_id), **limits),
             SteadyRandom(node_id),
             disk=MemoryLog(entries[compacted:], compacted, offset_term),
@@ -147,11 +174,12 @@ class Script:
                 Term(int(options.get("term", max([*terms, 0])))), NodeId(int(options.get("vote", 0)))
             ),
             commit_index=int(options.get("commit", 0)),
-            counting=options.get("counting", "yes") == "yes",
+            nonce=int(options.get("nonce", 0)),
             tracer=ScriptTracer(node_id, self.print),
             send=self.network.append,
             on_read=lambda state: self._read(node_id, state),
             on_read_lost=lambda context: self.print(f"{node_id} lost read {context}"),
+            on_snapshot_wanted=lambda peer: self.print(f"{node_id} wants to send {peer} a snapshot"),
         )
 
     def _read(self, node_id: int, state: ReadState) -> None:
@@ -175,6 +203,29 @@ class Script:
     def do_transfer(self, node_id: int, target: int) -> None:
         self._node(node_id).transfer_leadership(NodeId(target))
 
+    def do_configure(self, node_id: int, **options: str) -> None:
+        """Begins to change to `voters` and `learners`."""
+        self._node(node_id).propose_configuration(_nodes(options["voters"]), _nodes(options.get("learners", "")))
+
+    def do_snapshot(self, node_id: int, peer: int, **options: str) -> None:
+        """The shells carry a snapshot at `at` (by default what the log of `node_id` begins behind) to a peer."""
+        shell = self.shells[node_id]
+        index = LogIndex(int(options.get("at", shell.log.offset)))
+        term = shell.log.term(index)
+        assert term is not None
+        configuration = shell.node.configuration_at(index)
+        self.network.append(
+            Message(
+                MessageType.SNAPSHOT,
+                NodeId(node_id),
+                NodeId(peer),
+                shell.node.term,
+                index=index,
+                log_term=term,
+                configuration=configuration,
+            )
+        )
+
     def do_unreachable(self, node_id: int, peer: int) -> None:
         self._node(node_id).report_unreachable(NodeId(peer))
 
@@ -194,8 +245,10 @@ class Script:
         self.shells[node_id].log.in_memory = True
         self._node(node_id).on_entries_loaded()
 
-    def do_crash(self, node_id: int) -> None:
-        """Loses what was not synced, and starts again."""
+    def do_crash(self, node_id: int, **options: str) -> None:
+        """Loses what was not synced, and starts again; with another `nonce` in repair."""
+        if "nonce" in options:
+            self.shells[node_id].nonce = int(options["nonce"])
         self.shells[node_id].start()
 
     def do_step(self, sender: int, to: int, **options: str) -> None:
@@ -291,10 +344,16 @@ class Script:
         for node_id in node_ids or tuple(self.shells):
             node = self._node(node_id)
             asleep = " asleep" if node.quiesced else ""
+            repair = "" if node.counting else " in repair"
             self.print(
                 f"{node_id} {node.role.value} term={node.term} vote={node.vote} leader={node.leader_id}"
-                f" last={node.last_index} stable={node.stable_index} commit={node.commit_index}{asleep}"
+                f" last={node.last_index} stable={node.stable_index} commit={node.commit_index}{asleep}{repair}"
             )
+
+    def do_configuration(self, *node_ids: int) -> None:
+        for node_id in node_ids or tuple(self.shells):
+            node = self._node(node_id)
+            self.print(f"{node_id} {describe_configuration(node.configuration)} of entry {node.configuration_index}")
 
     def do_log(self, *node_ids: int) -> None:
         for node_id in node_ids or tuple(self.shells):
@@ -338,13 +397,17 @@ class Script:
 
     def _step(self, message: Message) -> None:
         try:
-            self._node(message.to).step(message)
+            self.shells[message.to].step(message)
         except RaftError as error:
             self.print(f"{message.to} refuses it: {type(error).__name__}: {error}")
         self._node(message.to).check_invariants()
 
     def _show(self, node_id: int, ready: Ready) -> None:
         parts = []
+        if ready.install is not None:
+            parts.append(f"install the snapshot at {ready.install}")
+        if ready.repaired:
+            parts.append("note the end of repair")
         if ready.hard_state is not None:
             parts.append(f"persist term={ready.hard_state.term} vote={ready.hard_state.vote}")
         if ready.truncate_since is not None:

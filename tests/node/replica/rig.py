@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from quorumlog.node.replica.hooks import ReplicaHooks
 from quorumlog.node.replica.machine import Machine
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.partition import PartitionMachine
@@ -79,9 +80,9 @@ class Rig:
             hard_state=stored or HardState(Term(0), NO_NODE),
             config=Config(node_id=NodeId(1)),
             rng=random.Random(group_id),
-            counting=counting,
-            on_applied=self._on_applied,
-            on_role=lambda replica: self.roles.append((replica.group_id, replica.leads)),
+            repair_id=self.opened.repair_id,
+            whole=counting,
+            hooks=RigHooks(self),
         )
         self.multi.add(replica)
         return replica
@@ -98,10 +99,6 @@ class Rig:
         assert replica.leads
         self.sent.clear()
         return replica
-
-    def _on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
-        self.applied.append((replica.group_id, header.index))
-        self.on_applied(replica, header, value)
 
     def step(self, group_id: int, message: Message) -> None:
         self.multi.step(group_id, message)
@@ -163,6 +160,20 @@ class Rig:
 
     def sent_types(self, group_id: int) -> list[MessageType]:
         return [message.type for group, message in self.sent if group == group_id]
+
+
+class RigHooks(ReplicaHooks):
+    """Lets a rig hear of its replicas."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
+    def on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+        self.rig.applied.append((replica.group_id, header.index))
+        self.rig.on_applied(replica, header, value)
+
+    def on_role(self, replica: Replica) -> None:
+        self.rig.roles.append((replica.group_id, replica.leads))
 
 
 class Answers:

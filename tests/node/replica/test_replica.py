@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from quorumlog.node.errors import ReplicaStopped
 from quorumlog.node.groups.state import GroupsState
-from quorumlog.node.replica import replica as replica_module
+from quorumlog.node.replica import folds as folds_module
+from quorumlog.node.replica.folds import FOLDS_MAX
 from quorumlog.node.replica.machine import CommandMachine
 from quorumlog.node.replica.producers import Verdict
-from quorumlog.node.replica.replica import FOLDS_MAX, LOST, Committed
+from quorumlog.node.replica.replica import LOST, Committed
 from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import INDEX_MAX, state_key
 from quorumlog.proto import internal_pb2
@@ -223,15 +226,15 @@ def folds_stored(rig: Rig, group_id: int) -> int:
 
 
 def test_a_log_without_retention_keeps_few_folds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_module, "FOLD_SIZE_BYTES_MIN", 1)
-    monkeypatch.setattr(replica_module, "FOLD_AMPLIFICATION_MIN", 0)
+    monkeypatch.setattr(folds_module, "FOLD_SIZE_BYTES_MIN", 1)
+    monkeypatch.setattr(folds_module, "FOLD_AMPLIFICATION_MIN", 0)
     replica = rig.leader(7)
     for _ in range(5 * FOLDS_MAX):
         append(rig, replica, Answers())
         rig.settle()
-    assert FOLDS_MAX // 2 <= len(replica.folds) <= FOLDS_MAX
-    assert folds_stored(rig, 7) == len(replica.folds)
-    gaps = [later - earlier for earlier, later in zip(replica.folds, replica.folds[1:], strict=False)]
+    assert FOLDS_MAX // 2 <= len(replica.folds.indexes) <= FOLDS_MAX
+    assert folds_stored(rig, 7) == len(replica.folds.indexes)
+    gaps = [later - earlier for earlier, later in pairwise(replica.folds.indexes)]
     assert max(gaps) <= 5 * FOLDS_MAX // 8, "and they are spread over the log, so that it can be cut anywhere about"
     rig.restart()
     again = rig.leader(7)
