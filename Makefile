@@ -7,7 +7,7 @@ LOCK := requirements-dev.lock
 # What is installed is named by a hash of what decides it, so that changing any of it installs again. The list of files is
 # part of it because a strict editable install links file by file (in exchange, type checkers see the package).
 LOCK_HASH := $(shell cat $(LOCK) | sha256sum | cut -c1-16)
-TREE_HASH := $(shell { cat pyproject.toml $(LOCK); find client node proto raft -name '*.py' -o -name '*.pyi' | LC_ALL=C sort; } \
+TREE_HASH := $(shell { cat pyproject.toml $(LOCK); find chaos client node proto raft -name '*.py' -o -name '*.pyi' | LC_ALL=C sort; } \
 	| sha256sum | cut -c1-16)
 LOCKED := .venv/.locked-$(LOCK_HASH)
 INSTALLED := .venv/.installed-$(TREE_HASH)

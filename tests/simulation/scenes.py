@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.world import Pace, SimNode, World
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.batch import encode_columns, header_for, seal
-from tests.simulation.cluster import create_topic
-from tests.simulation.world import Pace, SimNode, World
 
 FAST = Pace(tick_seconds=0.02, retention_check_seconds=0.2, produce_timeout_seconds=5.0)
 

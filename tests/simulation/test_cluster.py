@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.cluster import Run
+from quorumlog.chaos.sim.cluster import Run
 
 SEEDS = 200
 CHUNK = 10

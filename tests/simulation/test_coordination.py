@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.members import Delivery, SimMember
+from quorumlog.chaos.sim.producers import SimProducer
+from quorumlog.chaos.sim.world import World
 from quorumlog.node.coordination.view import CoordinationView, LeaderHint, NoCoordination, NodeFigures
 from quorumlog.raft import NodeId, Term
-from tests.simulation.cluster import create_topic
-from tests.simulation.members import Delivery, SimMember
-from tests.simulation.producers import SimProducer
 from tests.simulation.scenes import founded, leader, values_on
-from tests.simulation.world import World
 
 
 class LyingCoordination:

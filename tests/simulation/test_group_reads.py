@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.world import SimNode, World
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.metadata.topics import GROUPS_PARTITIONS, GROUPS_TOPIC
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.murmur2 import partition_for_key
-from tests.simulation.cluster import create_topic
 from tests.simulation.scenes import answer, founded, isolate, leader, leaders, others
-from tests.simulation.world import SimNode, World
 
 GROUP = "g"
 PARTITION = partition_for_key(GROUP.encode(), GROUPS_PARTITIONS)

@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import pytest
 
+from quorumlog.chaos.sim.cluster import committed_offsets, create_topic
+from quorumlog.chaos.sim.members import Delivery, SimMember
+from quorumlog.chaos.sim.producers import SimProducer
+from quorumlog.chaos.sim.world import Pace, SimNode, World
 from quorumlog.fetching import FetchSettings
 from quorumlog.node.metadata.topics import GROUPS_TOPIC
-from tests.simulation.cluster import committed_offsets, create_topic
-from tests.simulation.members import Delivery, SimMember
-from tests.simulation.producers import SimProducer
 from tests.simulation.scenes import FAST, founded, leader, leaders
-from tests.simulation.world import Pace, SimNode, World
 
 GROUP = "g"
 PARTITIONS = 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+from quorumlog.chaos.sim.world import World
 from quorumlog.errors import Fatal, Outcome, Retriable
 from quorumlog.node.replica.producers import PRODUCER_TTL_MS, TIME_STEP_MS_MAX
 from quorumlog.partition_sender import PartitionSender
@@ -22,7 +23,6 @@ from tests.simulation.scenes import (
     values_on,
     with_topic,
 )
-from tests.simulation.world import World
 
 
 def test_a_retry_of_a_committed_batch_gets_its_offset_and_is_not_appended_again() -> None:

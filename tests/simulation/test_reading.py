@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quorumlog.chaos.sim.world import SimNode, World
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import (
     acked,
@@ -16,7 +17,6 @@ from tests.simulation.scenes import (
     replica_of,
     with_topic,
 )
-from tests.simulation.world import SimNode, World
 
 
 def deposed_leader(world: World, tail: list[bytes]) -> tuple[SimNode, SimNode]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quorumlog.chaos.sim.world import SimNode
 from quorumlog.node.broker.leadership import BALANCE_SECONDS
 from quorumlog.node.storage.interface import RecoveryMode
 from quorumlog.proto import client_pb2 as pb
@@ -16,7 +17,6 @@ from tests.simulation.scenes import (
     values_on,
     with_topic,
 )
-from tests.simulation.world import SimNode
 
 
 def lose_database(node: SimNode) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.node.replica import replica as replica_module
+from quorumlog.chaos.sim.world import SimNode, World
+from quorumlog.node.replica import folds as folds_module
 from quorumlog.node.storage import group_log
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import acked, batch, fetch, fetched, leader, others, produce, replica_of, with_topic
-from tests.simulation.world import SimNode, World
 
 CONFIGS = {"retention.bytes": "4000", "max.message.bytes": "3000"}
 
@@ -16,8 +16,8 @@ CONFIGS = {"retention.bytes": "4000", "max.message.bytes": "3000"}
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds and milestones every few entries, so that a short log has places at which it may be cut."""
-    monkeypatch.setattr(replica_module, "FOLD_SIZE_BYTES_MIN", 500)
-    monkeypatch.setattr(replica_module, "FOLD_AMPLIFICATION_MIN", 0)
+    monkeypatch.setattr(folds_module, "FOLD_SIZE_BYTES_MIN", 500)
+    monkeypatch.setattr(folds_module, "FOLD_AMPLIFICATION_MIN", 0)
     monkeypatch.setattr(group_log, "ENTRIES_PER_ROW", 4)
 
 

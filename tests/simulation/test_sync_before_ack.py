@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.cluster import create_topic
+from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.world import World
 from tests.simulation.scenes import FAST, acked, answer, batch, founded, leader, others, produce, values_on, with_topic
-from tests.simulation.world import World
 
 
 def test_nothing_is_acknowledged_while_two_of_three_nodes_hold_their_syncs() -> None:

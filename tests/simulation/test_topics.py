@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.world import SimNode, World
 from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import group_range
 from quorumlog.proto import client_pb2 as pb
-from tests.simulation.cluster import create_topic
 from tests.simulation.scenes import (
     acked,
     answer,
@@ -24,7 +25,6 @@ from tests.simulation.scenes import (
     values_on,
     with_topic,
 )
-from tests.simulation.world import SimNode, World
 
 
 def delete_topic(world: World, name: str = "t") -> None:

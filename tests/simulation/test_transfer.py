@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from quorumlog.chaos.sim.world import SimNode, World
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import FAST, acked, answer, batch, isolate, leader, others, produce, replica_of, with_topic
-from tests.simulation.world import SimNode, World
 
 ELECTION_SECONDS = 10 * FAST.tick_seconds
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("client", "node", "proto", "raft")
+FOLDERS = ("chaos", "client", "node", "proto", "raft")
 
 # importer -> what it may import of this package
 DIRECTIONS = {
@@ -17,7 +17,20 @@ DIRECTIONS = {
     "raft": {"raft"},
     "node": {"node", "proto", "raft"},
     "client": {"client", "proto"},
+    "chaos": {"chaos", "client", "node", "proto", "raft"},
 }
+
+# What the simulator does not drive, because it waits for sockets, threads or an event loop.
+NOT_FOR_CHAOS = (
+    "quorumlog.aio",
+    "quorumlog.cli",
+    "quorumlog.sync",
+    "quorumlog.node.rpc",
+    "quorumlog.node.server",
+    "quorumlog.node.driver",
+    "quorumlog.node.dev",
+    "quorumlog.node.commands",
+)
 
 # Inside node an import goes down or stays on its level. The simulator drives everything below `rpc`.
 NODE_LEVELS = [
@@ -65,8 +78,8 @@ RAFT_STANDARD_LIBRARY = {
     "typing",
 }
 
-CLOCKS = ("node/clock.py", "client/clock.py")
-SPEAKERS = ("client/cli/", "client/bench/", "client/demo/", "node/commands.py")
+CLOCKS = ("node/clock.py", "client/clock.py", "chaos/sim/wall.py")
+SPEAKERS = ("chaos/sim/__main__.py", "chaos/sim/search.py", "client/cli/", "client/bench/", "client/demo/", "node/commands.py")
 
 
 class Source(NamedTuple):
@@ -119,6 +132,16 @@ def test_imports_go_in_the_allowed_direction(source: Source) -> None:
         if module.split(".")[0] == "quorumlog":
             allowed = DIRECTIONS[source.folder]
             assert part_of(module) in allowed, f"{source.name}:{line}: {source.folder} may not import {module}"
+
+
+@pytest.mark.parametrize(
+    "source", [source for source in SOURCES if source.folder == "chaos"], ids=lambda source: source.name
+)
+def test_the_simulator_drives_what_does_not_wait(source: Source) -> None:
+    for line, module in imports(source):
+        assert not f"{module}.".startswith(tuple(f"{name}." for name in NOT_FOR_CHAOS)), (
+            f"{source.name}:{line}: {module} waits for the world outside"
+        )
 
 
 def node_level(unit: str) -> int:
@@ -208,6 +231,7 @@ def test_only_the_command_line_prints(source: Source) -> None:
         (test_imports_go_in_the_allowed_direction, "client/x.py", "import quorumlog.node.clock"),
         (test_imports_go_in_the_allowed_direction, "node/x.py", "from quorumlog import connect"),
         (test_imports_go_in_the_allowed_direction, "raft/x.py", "from . import types"),
+        (test_the_simulator_drives_what_does_not_wait, "chaos/sim/x.py", "from quorumlog.aio.client import Client"),
         (test_imports_inside_node_go_down, "node/storage/x.py", "from quorumlog.node.replica import replica"),
         (test_packages_from_outside_have_one_place, "node/server.py", "import grpc.aio"),
         (test_packages_from_outside_have_one_place, "node/replica/x.py", "from rocksdict import Rdict"),

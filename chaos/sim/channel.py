@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quorumlog.chaos.sim.world import SimNode, World
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.groups import MemberStream
 from quorumlog.proto import client_pb2 as pb
-from tests.simulation.world import SimNode, World
 
 PATIENCE_SECONDS = 0.4
 """After this long a client learns that something it sent, or the answer, went missing."""

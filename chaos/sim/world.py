@@ -80,15 +80,15 @@ class WatchedBroker(Broker):
         self._watchers = watchers
         super().__init__(**arguments)
 
-    def _on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
+    def on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
         for watcher in self._watchers:
             watcher.on_applied(self.node_id, replica, header, value)
-        super()._on_applied(replica, header, value)
+        super().on_applied(replica, header, value)
 
-    def _on_role(self, replica: Replica) -> None:
+    def on_role(self, replica: Replica) -> None:
         for watcher in self._watchers:
             watcher.on_role(self.node_id, replica)
-        super()._on_role(replica)
+        super().on_role(replica)
 
 
 class Losable(Protocol):

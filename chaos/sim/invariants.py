@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from quorumlog.chaos.sim.world import Watcher, World
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
 from quorumlog.node.replica.machine import CommandMachine
@@ -13,7 +14,6 @@ from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, EntryHeader, decode_header
 from quorumlog.proto.batch import read_stored_header
 from quorumlog.raft import Entry, EntryKind, LogIndex
-from tests.simulation.world import Watcher, World
 
 
 class Invariants(Watcher):

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from quorumlog.backoff import full_jitter
+from quorumlog.chaos.sim.channel import Channel, GroupStream
+from quorumlog.chaos.sim.producers import Metadata
+from quorumlog.chaos.sim.world import World
 from quorumlog.cursor import Chunk, Cursor
 from quorumlog.errors import ConnectionFailed, QuorumlogError
 from quorumlog.fetching import Fetch, FetchCore, FetchSettings, Lookup
 from quorumlog.member import Assigned, Committed, Ended, Event, Lost, Member, Revoked
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.records import Offset, Record, TopicPartition
-from tests.simulation.channel import Channel, GroupStream
-from tests.simulation.producers import Metadata
-from tests.simulation.world import World
 
 COMMIT_SECONDS = 0.3
 COMMIT_ANSWER_SECONDS = 2.0

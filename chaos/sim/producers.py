@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quorumlog.backoff import full_jitter
+from quorumlog.chaos.sim.channel import Channel
+from quorumlog.chaos.sim.world import World
 from quorumlog.encoding import encode
 from quorumlog.errors import ConnectionFailed, QuorumlogError, from_wire
 from quorumlog.metadata import MetadataCache
@@ -15,8 +17,6 @@ from quorumlog.pending import PendingBatch
 from quorumlog.producer_core import ProducerCore, ProducerSettings
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.errors import kind_of
-from tests.simulation.channel import Channel
-from tests.simulation.world import World
 
 
 @dataclass(slots=True)

@@ -7,6 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from quorumlog.chaos.sim.invariants import Invariants, applied_entries
+from quorumlog.chaos.sim.members import Delivery, SimMember
+from quorumlog.chaos.sim.nemesis import CLEAN_STOP_SECONDS, NEVER, OFTEN, Nemesis
+from quorumlog.chaos.sim.producers import Sent, SimProducer
+from quorumlog.chaos.sim.world import Faults, Pace, World
 from quorumlog.node.broker.limits import OPEN_LIMITS
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.groups.state import GroupsState
@@ -16,11 +21,6 @@ from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.batch import open_batch, to_wire
 from quorumlog.raft import EntryKind
-from tests.simulation.invariants import Invariants, applied_entries
-from tests.simulation.members import Delivery, SimMember
-from tests.simulation.nemesis import CLEAN_STOP_SECONDS, NEVER, OFTEN, Nemesis
-from tests.simulation.producers import Sent, SimProducer
-from tests.simulation.world import Faults, Pace, World
 
 TOPIC, BRIEF = "events", "brief"
 PARTITIONS = 3

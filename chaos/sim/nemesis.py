@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
+from quorumlog.chaos.sim.channel import CLIENTS
+from quorumlog.chaos.sim.world import World
 from quorumlog.proto import client_pb2 as pb
-from tests.simulation.channel import CLIENTS
-from tests.simulation.world import World
 
 NEVER = 1e9
 
