@@ -87,7 +87,7 @@ def _next_replica(nodes: Mapping[int, PlacementNode], chosen: Collection[int], l
     return min((node_id for node_id in nodes if node_id not in chosen), key=key)
 
 
-def _crowding(nodes: Mapping[int, PlacementNode], chosen: Sequence[int]) -> tuple[int, int]:
+def crowding(nodes: Mapping[int, PlacementNode], chosen: Sequence[int]) -> tuple[int, int]:
     """How far a set of replicas is from being apart: pairs on one host, pairs in one rack. Lower is better."""
     hosts = Counter(nodes[node_id].host_key for node_id in chosen)
     racks = Counter(nodes[node_id].rack for node_id in chosen if nodes[node_id].rack)
@@ -104,14 +104,14 @@ def _even_replicas(nodes: Mapping[int, PlacementNode], sets: list[list[int]], lo
         moved = False
         for chosen in sets:
             for position, source in enumerate(chosen):
-                before = _crowding(nodes, chosen)
+                before = crowding(nodes, chosen)
                 targets = [
                     node_id
                     for node_id in nodes
                     if node_id not in chosen
                     and nodes[node_id].fit >= nodes[source].fit
                     and load.replicas[node_id] <= load.replicas[source] - 2
-                    and _crowding(nodes, [*chosen[:position], node_id, *chosen[position + 1 :]]) <= before
+                    and crowding(nodes, [*chosen[:position], node_id, *chosen[position + 1 :]]) <= before
                 ]
                 if targets:
                     target = min(targets, key=lambda node_id: (load.replicas[node_id], node_id))
@@ -133,7 +133,7 @@ def _spread_leaders(nodes: Mapping[int, PlacementNode], sets: Sequence[Sequence[
         leader = min(chosen, key=lambda node_id: (load.leaders[node_id], chosen.index(node_id)))
         leaders.append(leader)
         load.leaders[leader] += 1
-    while (chain := _leader_chain(sets, leaders, load.leaders)) is not None:
+    while (chain := leader_chain(sets, leaders, load.leaders)) is not None:
         for partition, target in chain:
             load.leaders[leaders[partition]] -= 1
             load.leaders[target] += 1
@@ -141,7 +141,7 @@ def _spread_leaders(nodes: Mapping[int, PlacementNode], sets: Sequence[Sequence[
     return leaders
 
 
-def _leader_chain(
+def leader_chain(
     sets: Sequence[Sequence[int]], leaders: Sequence[int], counts: Mapping[int, int]
 ) -> list[tuple[int, int]] | None:
     """Return changes (partition, new leader) that take one leadership from a node to one with at least two fewer."""

@@ -108,8 +108,8 @@ class CatalogueState:
                 pb.INVALID_REQUEST,
                 f"node {node_id} is not a member of cluster {self.cluster_id.hex()} "
                 f"(its nodes: {', '.join(map(str, sorted(self.nodes)))})",
-                hint="give the node the node_id under which it is known, or start it with an empty data folder and have it "
-                "added: quorumlog cluster add PEER_ADDRESS",
+                hint="give the node the node_id under which it is known; a new one is added while it waits: "
+                "quorumlog cluster add PEER_ADDRESS",
             )
         if known.incarnation != incarnation:
             return make_error(
