@@ -530,10 +530,31 @@ Global___GroupPlacement: _TypeAlias = GroupPlacement  # noqa: Y015
 
 @_typing.final
 class ReportPlacement(_message.Message):
-    """The group's leader has committed under a configuration that is the wish: whoever is in it no more may forget the group. Of
-    version 0 it says that the group has committed for the first time: only from there on may the placement change.
+    """The leaders of groups have committed under configurations that are the wish: whoever is in one no more may forget the group.
+    Of version 0 it says that a group has committed for the first time: only from there on may its placement change. A group
+    whose wish has changed since is passed over.
     """
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledGroup]: ...
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___SettledGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPlacement: _TypeAlias = ReportPlacement  # noqa: Y015
+
+@_typing.final
+class SettledGroup(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUP_ID_FIELD_NUMBER: _builtins.int
@@ -552,7 +573,7 @@ class ReportPlacement(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportPlacement: _TypeAlias = ReportPlacement  # noqa: Y015
+Global___SettledGroup: _TypeAlias = SettledGroup  # noqa: Y015
 
 @_typing.final
 class ChangeVoters(_message.Message):

@@ -21,6 +21,7 @@ from quorumlog.node.broker.groups import GroupsPath
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.leadership import LeaderBalance
 from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.broker.movements import Movements
 from quorumlog.node.broker.offsets import OffsetsPath
 from quorumlog.node.broker.outbox import Lane, Outbox, Packet
 from quorumlog.node.broker.produce import ProduceGate, ProducePath
@@ -199,6 +200,7 @@ class Broker(ReplicaHooks):
             multi=self.multi, outbox=self.outbox, clock=clock, bytes_per_second=config.snapshot_bytes_per_second
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
+        self.movements = Movements(multi=self.multi, catalogue=self.catalogue, cluster=self.cluster)
         self.claims = StartClaims(
             node_id=self.node_id, multi=self.multi, catalogue=self.catalogue, liveness=self.liveness
         )
@@ -299,6 +301,7 @@ class Broker(ReplicaHooks):
         self.cluster.tick(now)
         self.multi.tick()
         self.snapshots.tick(now)
+        self.movements.tick(now)
         self.retention.tick(now)
         if not self.gate.stopping:
             self.balance.tick(now)
@@ -333,7 +336,7 @@ class Broker(ReplicaHooks):
 
     def _on_catalogue(self, index: int, change: CatalogueChange) -> None:
         self._on_born(self.hosting.on_applied(index, change.born))
-        self._on_gone(self.hosting.on_removed(index, change.removed))
+        self._on_gone(self.hosting.on_removed(index, (*change.removed, *change.moved)))
         deleted = (change.topic.topic_id,) if change.removed and change.topic is not None else ()
         if change.born or change.removed:
             self.groups.on_catalogue_changed(deleted)

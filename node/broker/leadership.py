@@ -50,6 +50,7 @@ class LeaderBalance:
         progress = replica.raft.progress(NodeId(node_id))
         return (
             progress is not None
+            and node_id in replica.voters  # one that has just been placed learns first
             and progress.counting  # in repair it would not campaign, and the offer stops writes until it is given up
             and self._liveness.is_alive(node_id)
             and progress.match_index >= replica.raft.commit_index

@@ -11,9 +11,7 @@ from quorumlog.node.metadata import wishes
 from quorumlog.node.metadata.changes import CatalogueChange, Result, inconsistent, moved_on
 from quorumlog.node.metadata.state import CatalogueState
 from quorumlog.node.metadata.topics import ID_BYTES, HostedGroup, Node, Partition, hosted_group
-from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
-from quorumlog.proto.errors import make_error
 
 
 def admit_node(catalogue: CatalogueState, command: internal_pb2.AdmitNode) -> Result:
@@ -112,15 +110,14 @@ def change_placement(catalogue: CatalogueState, index: int, command: internal_pb
 
 
 def report_placement(catalogue: CatalogueState, command: internal_pb2.ReportPlacement) -> Result:
-    """A group has committed under a configuration that is the wish, or for the first time at all."""
-    found = catalogue.partition_of(command.group_id)
-    if found is None:
-        return make_error(pb.UNKNOWN_PARTITION, f"group {command.group_id} belongs to no partition any more")
-    topic, partition = found
-    if partition.placement_version != command.placement_version:
-        return inconsistent(f"the wish for {topic.name!r} partition {partition.partition} has changed since")
-    settled = catalogue.set_partition(command.group_id, wishes.settled(partition))
-    return CatalogueChange(moved=(settled,), topic=catalogue.topics[topic.name])
+    """Groups have committed under configurations that are the wish, or for the first time at all."""
+    moved: list[HostedGroup] = []
+    for reported in command.groups:
+        found = catalogue.partition_of(reported.group_id)
+        if found is None or found[1].placement_version != reported.placement_version or found[1].settled:
+            continue
+        moved.append(catalogue.set_partition(reported.group_id, wishes.settled(found[1])))
+    return CatalogueChange(moved=tuple(moved))
 
 
 def change_voters(catalogue: CatalogueState, command: internal_pb2.ChangeVoters) -> Result:

@@ -16,6 +16,7 @@ from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
 from quorumlog.node.storage.keys import MetaRow, meta_key
 from quorumlog.proto import internal_pb2
+from quorumlog.raft.types import Configuration, NodeId
 
 
 def read(storage: Storage, group_id: int) -> list[tuple[int, internal_pb2.GroupConfiguration]]:
@@ -34,6 +35,30 @@ def read(storage: Storage, group_id: int) -> list[tuple[int, internal_pb2.GroupC
             "peers"
         ) from error
     return [(row.index, row.configuration) for row in rows]
+
+
+def to_stored(configuration: Configuration) -> internal_pb2.GroupConfiguration:
+    """The stored form, also the payload of a CONFIGURATION entry."""
+    return internal_pb2.GroupConfiguration(
+        voters=configuration.voters, learners=configuration.learners, outgoing=configuration.outgoing
+    )
+
+
+def to_configuration(stored: internal_pb2.GroupConfiguration) -> Configuration:
+    """The value that `to_stored` has made. Raises ValueError for anything else."""
+    voters, learners, outgoing = map(list, (stored.voters, stored.learners, stored.outgoing))
+    if (
+        any(nodes != sorted(set(nodes)) for nodes in (voters, learners, outgoing))
+        or set(voters) & set(learners)
+        or (outgoing and not voters)
+        or 0 in (*voters, *learners, *outgoing)
+    ):
+        raise ValueError(f"no configuration has voters {voters}, learners {learners}, outgoing {outgoing}")
+    return Configuration(_node_ids(stored.voters), _node_ids(stored.learners), _node_ids(stored.outgoing))
+
+
+def _node_ids(numbers: Iterable[int]) -> tuple[NodeId, ...]:
+    return tuple(NodeId(number) for number in numbers)
 
 
 def write(

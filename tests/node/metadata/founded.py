@@ -89,7 +89,10 @@ class Cluster:
 
     def report(self, partition: Partition) -> CatalogueChange:
         """Let the group's leader say that it has settled."""
-        report = internal_pb2.ReportPlacement(
-            group_id=partition.group_id, placement_version=partition.placement_version
-        )
-        return good(self.apply(report_placement=report))
+        return good(self.apply(report_placement=settled(partition.group_id, partition.placement_version)))
+
+
+def settled(group_id: int, placement_version: int = 0) -> internal_pb2.ReportPlacement:
+    """What a leader reports of one group."""
+    group = internal_pb2.SettledGroup(group_id=group_id, placement_version=placement_version)
+    return internal_pb2.ReportPlacement(groups=[group])

@@ -8,7 +8,7 @@ from quorumlog.node.metadata.topics import GROUPS_PARTITIONS, GROUPS_TOPIC, Topi
 from quorumlog.node.state_machine import UnknownCommand
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
-from tests.node.metadata.founded import NOW_MS, Cluster, bad, descriptor, good, incarnation
+from tests.node.metadata.founded import NOW_MS, Cluster, bad, descriptor, good, incarnation, settled
 
 
 def test_founding_creates_the_groups_topic_on_groups_2_to_17() -> None:
@@ -215,12 +215,10 @@ def test_a_first_commit_is_remembered_and_does_not_disturb_a_decision_under_way(
     group_id = cluster.create("orders", partitions=2).born[1].group_id
     decided = good(cluster.decide(name="later"))
     for _ in range(2):
-        change = good(cluster.apply(report_placement=internal_pb2.ReportPlacement(group_id=group_id)))
-        assert change.topic is not None
-        assert [partition.settled for partition in change.topic.partitions] == [False, True]
+        good(cluster.apply(report_placement=settled(group_id)))
+        assert [partition.settled for partition in cluster.state.topics["orders"].partitions] == [False, True]
     good(cluster.apply(create_topic=decided))
-    unknown = internal_pb2.ReportPlacement(group_id=999)
-    assert "999" in bad(cluster.apply(report_placement=unknown)).message
+    assert good(cluster.apply(report_placement=settled(999))).moved == ()
 
 
 @pytest.mark.parametrize(

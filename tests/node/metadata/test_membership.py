@@ -7,7 +7,7 @@ from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.metadata.topics import GROUPS_TOPIC, HostedGroup, Partition, PlacedReplica
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
-from tests.node.metadata.founded import Cluster, bad, descriptor, good, incarnation
+from tests.node.metadata.founded import Cluster, bad, descriptor, good, incarnation, settled
 
 ANEW = b"\xee" * 16
 """The incarnation of a node that has lost its folder."""
@@ -197,8 +197,8 @@ class TestWishes:
         cluster = Cluster(nodes=4)
         before = placed(cluster, [1, 2, 3])
         good(cluster.move(before, [1, 2, 4]))
-        stale = internal_pb2.ReportPlacement(group_id=before.group_id, placement_version=0)
-        refused(cluster, report_placement=stale)
+        assert good(cluster.apply(report_placement=settled(before.group_id, 0))).moved == ()
+        assert not partition(cluster).settled
 
     def test_a_group_stays_where_it_was_created_until_it_has_committed(self) -> None:
         cluster = Cluster(nodes=4)
