@@ -21,7 +21,8 @@ class NodeConfig:
     """Settings of one node.
 
     Addresses are `host:port`. `client_address` and `peer_address` are where the node listens and, unless the advertised
-    ones are given, what it tells others. Times are seconds.
+    ones are given, what it tells others. Times are seconds. `moving_groups_max` is how many partitions the cluster
+    heals or empties off a drained node at once, while this node leads its metadata.
     """
 
     node_id: int
@@ -39,6 +40,7 @@ class NodeConfig:
     heartbeat_ticks: int = 2
     produce_timeout_seconds: float = 30.0
     retention_check_seconds: float = 5.0
+    moving_groups_max: int = 8
     snapshot_bytes_per_second: float = 50e6
     disk_free_bytes_min: int = 64 << 20
     stop_timeout_seconds: float = 10.0
@@ -65,6 +67,8 @@ class NodeConfig:
             raise ConfigError(
                 f"snapshot_bytes_per_second = {self.snapshot_bytes_per_second} is not between 1e3 and 1e12"
             )
+        if self.moving_groups_max < 1:
+            raise ConfigError(f"moving_groups_max = {self.moving_groups_max} would let nothing heal: use 1 or more")
         if self.disk_free_bytes_min < 0:
             raise ConfigError(f"disk_free_bytes_min = {self.disk_free_bytes_min} is negative: use 0 to check nothing")
         if not 0 < self.heartbeat_ticks * 2 <= self.election_ticks:

@@ -110,7 +110,7 @@ class AdminPath:
             reply(client_pb2.CreateTopicResponse(error=self._cluster.not_leader()))
             return
         decision = decisions.create_topic(
-            self._catalogue, request, rng=self._rng, now_ms=self._clock.wall_ms(), unfit=self._unfit()
+            self._catalogue, request, rng=self._rng, now_ms=self._clock.wall_ms(), unfit=self.unfit()
         )
         if isinstance(decision, client_pb2.Error):
             reply(client_pb2.CreateTopicResponse(error=decision))
@@ -131,15 +131,17 @@ class AdminPath:
 
         self._cluster.propose(internal_pb2.ClusterCommand(create_topic=decision), on_outcome)
 
-    def _unfit(self) -> set[int]:
-        """Nodes that nothing new should depend on, as the leader of `__cluster` sees them: gone, or in repair."""
+    def unfit(self) -> set[int]:
+        """Nodes that nothing new should depend on, as the leader of `__cluster` sees them: gone, in repair, or so new
+        that its group does not have them yet. To be asked while this node decides.
+        """
         leader = self._cluster.replica
         assert leader is not None
         now = self._clock.now()
         unfit = set()
         for node_id in self._catalogue.nodes.keys() - {self._directory.node_id}:
             progress = leader.raft.progress(NodeId(node_id))
-            if self._liveness.is_gone(node_id, now) or (progress is not None and not progress.counting):
+            if self._liveness.is_gone(node_id, now) or progress is None or not progress.counting:
                 unfit.add(node_id)
         return unfit
 

@@ -24,6 +24,7 @@ from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.movements import Movements
 from quorumlog.node.broker.offsets import OffsetsPath
 from quorumlog.node.broker.outbox import Lane, Outbox, Packet
+from quorumlog.node.broker.placing import Placing
 from quorumlog.node.broker.produce import ProduceGate, ProducePath
 from quorumlog.node.broker.reading import ColdReader, PartitionReader
 from quorumlog.node.broker.retention import Retention
@@ -160,6 +161,12 @@ class Broker(ReplicaHooks):
             clock=clock,
             rng=rng,
             incarnation=opened.identity.incarnation,
+        )
+        self.placing = Placing(
+            catalogue=self.catalogue,
+            cluster=self.cluster,
+            unfit=self.admin.unfit,
+            groups_max=config.moving_groups_max,
         )
         self.transfers = Transfers(
             directory=self.directory,
@@ -302,6 +309,7 @@ class Broker(ReplicaHooks):
         self.multi.tick()
         self.snapshots.tick(now)
         self.movements.tick(now)
+        self.placing.tick(now)
         self.retention.tick(now)
         if not self.gate.stopping:
             self.balance.tick(now)

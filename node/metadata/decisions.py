@@ -69,7 +69,8 @@ def create_topic(
             f"topic {request.name!r} asks for {partitions} partitions, and {PARTITIONS_MAX} are the most",
             hint=f"ask for 1 to {PARTITIONS_MAX} partitions",
         )
-    replicas = request.replicas or min(defaults.replicas, len(catalogue.nodes))
+    open_nodes = catalogue.nodes.keys() - catalogue.draining
+    replicas = request.replicas or min(defaults.replicas, max(1, len(open_nodes)))
     if (refusal := _refuse_replicas(catalogue, request.name, replicas)) is not None:
         return refusal
     return internal_pb2.CreateTopic(
@@ -83,12 +84,15 @@ def create_topic(
 
 
 def _refuse_replicas(catalogue: Catalogue, name: str, replicas: int) -> pb.Error | None:
-    nodes = len(catalogue.nodes)
+    draining = len(catalogue.draining)
+    nodes = len(catalogue.nodes) - draining
     if replicas > nodes:
+        drained = f" besides the {draining} being drained" if draining else ""
         return make_error(
             pb.INVALID_REPLICATION,
-            f"topic {name!r} asks for {replicas} replicas, but the cluster has {nodes} {_plural('node', nodes)}",
-            hint=f"ask for at most {nodes} {_plural('replica', nodes)}",
+            f"topic {name!r} asks for {replicas} replicas, but the cluster has {nodes} {_plural('node', nodes)}"
+            f"{drained}",
+            hint=f"ask for at most {nodes} {_plural('replica', nodes)}" if nodes else "end a drain, or add a node",
         )
     if replicas > REPLICAS_MAX:
         return make_error(
@@ -191,7 +195,10 @@ def found_cluster(record: internal_pb2.Founding, *, rng: random.Random) -> inter
 
 
 def placement_nodes(catalogue: Catalogue, unfit: Collection[int] = ()) -> list[PlacementNode]:
-    """Return the nodes that may take replicas, with the replicas and preferred leaders the catalogue gives them."""
+    """Return the nodes that may take replicas, with the replicas and preferred leaders the catalogue gives them.
+
+    Those that are being drained are left out.
+    """
     replicas: Counter[int] = Counter()
     leaders: Counter[int] = Counter()
     for name in sorted(catalogue.topics):
@@ -208,6 +215,7 @@ def placement_nodes(catalogue: Catalogue, unfit: Collection[int] = ()) -> list[P
             fit=node.node_id not in unfit,
         )
         for node in catalogue.nodes.values()
+        if node.node_id not in catalogue.draining
     ]
 
 

@@ -7,7 +7,8 @@ import pytest
 from quorumlog.node.metadata import decisions
 from quorumlog.node.metadata.placement import PlacementNode
 from quorumlog.proto import client_pb2 as pb
-from tests.node.metadata.founded import NOW_MS, Cluster, bad, descriptor, good
+from quorumlog.proto import internal_pb2
+from tests.node.metadata.founded import NOW_MS, Cluster, bad, descriptor, good, incarnation
 
 
 def test_more_replicas_than_nodes_names_both_numbers() -> None:
@@ -54,6 +55,16 @@ def test_unfit_nodes_are_passed_over_where_others_have_room() -> None:
     everywhere = placed(3)
     assert all(sorted(replicas) == [1, 2, 3] for replicas in everywhere), "better there than nowhere"
     assert {replicas[0] for replicas in everywhere} == {1, 3}, "but not to lead"
+
+
+def test_nodes_that_are_drained_take_nothing() -> None:
+    cluster = Cluster(nodes=3)
+    drain = internal_pb2.DrainNode(node_id=2, incarnation=incarnation(2), draining=True)
+    good(cluster.apply(drain_node=drain))
+    assert [sorted(group.replicas) for group in cluster.create("orders", partitions=4).born] == [[1, 3]] * 4
+    error = bad(cluster.decide(name="clicks", replicas=3))
+    assert error.code == pb.INVALID_REPLICATION
+    assert "besides the 1 being drained" in error.message
 
 
 def test_placement_counts_what_the_nodes_have() -> None:
