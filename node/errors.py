@@ -39,6 +39,30 @@ class EntryCorrupt(StorageCorrupt):
     """
 
 
+class EntryDamaged(StorageCorrupt):
+    """One stored entry of a log cannot be read, or is not the one that belongs there. All others are served.
+
+    The group goes on; the entry is fetched from another replica and put in its place.
+    """
+
+    def __init__(self, group_id: int, index: int, reason: str) -> None:
+        super().__init__(
+            f"entry {index} of group {group_id} is damaged ({reason}): it must be fetched from another replica"
+        )
+        self.group_id = group_id
+        self.index = index
+
+
+class LogLost(StorageCorrupt):
+    """Nothing says any more where the log of a group begins and ends. The replica has to begin anew, in REPAIR; the
+    other groups of the node go on.
+    """
+
+    def __init__(self, group_id: int, reason: str) -> None:
+        super().__init__(f"the log of group {group_id} is lost ({reason}): the replica must be repaired from its peers")
+        self.group_id = group_id
+
+
 class UnknownEntryKind(NodeError):
     """An intact entry of a kind or format that this release does not know. It stops the group and is never skipped."""
 

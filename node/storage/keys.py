@@ -46,6 +46,7 @@ class MetaRow(IntEnum):
     REPLICA = 4
     WHOLE = 5
     CONFIGURATIONS = 6
+    LAST = 7
     DATABASE_ID = 128
     BORN_UPTO = 129
 

@@ -46,7 +46,8 @@ class MemoryBudget:
     """What RocksDB may use. Memtables are allotted as they fill, so an idle node has next to none of it."""
 
     log_memtable_bytes: int = 16 << 20
-    """One memtable of the LOG family, of up to five: the size of a level 0 file and of a blob file's portion."""
+    """One memtable of the LOG family, of up to five: the size of a level 0 file and of a blob file's portion. Of META
+    as well, which gets the end of a log with every append: all families are flushed when one memtable is full."""
 
     other_memtable_bytes: int = 4 << 20
     """One memtable of another family."""
@@ -96,7 +97,8 @@ def family_options(family: Family, memory: MemoryBudget, cache: Cache) -> Option
     """Options of one column family; all share `cache`."""
     options = Options(raw_mode=True)
     is_log = family is Family.LOG
-    options.set_write_buffer_size(memory.log_memtable_bytes if is_log else memory.other_memtable_bytes)
+    grows_with_appends = family in (Family.LOG, Family.META)
+    options.set_write_buffer_size(memory.log_memtable_bytes if grows_with_appends else memory.other_memtable_bytes)
     options.set_max_write_buffer_number(_MEMTABLES_MAX)
     options.set_level_zero_file_num_compaction_trigger(_LEVEL_ZERO_COMPACTION_FILES)
     options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_SLOWDOWN_FILES)

@@ -1,23 +1,24 @@
 """Milestones along a log: about one every 64 entries or 1 MiB tells what is true of everything before it.
 
     INDEX row SPARSE at index i -> next_offset i64 | max_timestamp_ms i64 | append_time_ms i64 | size_bytes u64
-    META row PREFIX             -> term u64 | index u64 | and the same four
 
 All four only ever grow along the log, so "the last milestone before which ..." is a binary search, and one row answers
-positions by offset, by record time, by age and by size. The PREFIX row is the milestone at the first retained entry,
-with the term of the entry before it.
+positions by offset, by record time, by age and by size.
+
+The rows are derived: the entries say all of it. A row that cannot be read is passed over, and searches begin at an
+earlier one.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from struct import Struct
 from typing import Final, NamedTuple
 
+from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
-from quorumlog.node.storage.keys import IndexRow, MetaRow, index_key, index_of_index_key, meta_key
-from quorumlog.proto import internal_pb2
+from quorumlog.node.storage.keys import IndexRow, index_key, index_of_index_key
 
 ENTRIES_PER_ROW: Final = 64
 BYTES_PER_ROW: Final = 1 << 20
@@ -25,8 +26,7 @@ BYTES_PER_ROW: Final = 1 << 20
 TIME_MIN: Final = -(1 << 63)
 """Earlier than any time: the running maximum of none."""
 
-_ROW: Final = Struct(">qqqQ")
-_PREFIX: Final = Struct(">QQqqqQ")
+_ROW: Final = struct.Struct(">qqqQ")
 
 
 class Milestone(NamedTuple):
@@ -57,17 +57,6 @@ LOG_BEGINNING: Final = Milestone(
 )
 
 
-def milestone_of(snapshot: internal_pb2.GroupSnapshot) -> Milestone:
-    """The milestone behind `snapshot.index`, of a log that has nothing before it: its sizes are counted from here."""
-    return Milestone(
-        next_index=snapshot.index + 1,
-        next_offset=snapshot.next_offset,
-        max_timestamp_ms=snapshot.max_timestamp_ms if snapshot.HasField("max_timestamp_ms") else TIME_MIN,
-        append_time_ms=snapshot.append_time_ms,
-        size_bytes=0,
-    )
-
-
 def put_row(batch: WriteBatch, group_id: int, milestone: Milestone) -> None:
     """Write the milestone as a sparse row."""
     index, *values = milestone
@@ -81,10 +70,22 @@ def delete_rows(batch: WriteBatch, group_id: int, first: int, last: int) -> None
 
 
 def last_row(storage: Storage, group_id: int, first: int, last: int) -> Milestone | None:
-    """The last sparse row at `first` to `last`, both inclusive; None when there is none."""
+    """The last sparse row at `first` to `last`, both inclusive; None when there is none or none that can be read."""
+    return _row(storage, group_id, first, last, reverse=True)
+
+
+def first_row(storage: Storage, group_id: int, first: int, last: int) -> Milestone | None:
+    """The first sparse row at `first` to `last`, both inclusive; None when there is none or none that can be read."""
+    return _row(storage, group_id, first, last, reverse=False)
+
+
+def _row(storage: Storage, group_id: int, first: int, last: int, *, reverse: bool) -> Milestone | None:
     start, end = index_key(group_id, IndexRow.SPARSE, first), index_key(group_id, IndexRow.SPARSE, last + 1)
-    for key, value in storage.scan(Family.INDEX, start, end, reverse=True, limit=1):
-        return Milestone(index_of_index_key(key), *_ROW.unpack(value))
+    try:
+        for key, value in storage.scan(Family.INDEX, start, end, reverse=reverse, limit=1):
+            return Milestone(index_of_index_key(key), *_ROW.unpack(value))
+    except (StorageCorrupt, struct.error):
+        pass  # as good as missing
     return None
 
 
@@ -93,7 +94,8 @@ def last_row_where(
 ) -> Milestone | None:
     """The last sparse row at `first` to `last` (inclusive) for which `holds`; None when there is none.
 
-    `holds` is true up to some row and false after it. About log2(rows) short scans.
+    `holds` is true up to some row and false after it. About log2(rows) short scans. Where rows cannot be read it may
+    be an earlier one.
     """
     best = None
     while first <= last:
@@ -106,17 +108,3 @@ def last_row_where(
         else:
             last = row.next_index - 1
     return best
-
-
-def put_prefix(batch: WriteBatch, group_id: int, term: int, milestone: Milestone) -> None:
-    """Write the PREFIX row: the log begins at `milestone.next_index`, and `term` is that of the entry before it."""
-    batch.put(Family.META, meta_key(group_id, MetaRow.PREFIX), _PREFIX.pack(term, *milestone))
-
-
-def read_prefix(storage: Storage, group_id: int) -> tuple[int, Milestone]:
-    """The PREFIX row, (0, LOG_BEGINNING) for a log that was never cut."""
-    value = storage.get(Family.META, meta_key(group_id, MetaRow.PREFIX))
-    if value is None:
-        return 0, LOG_BEGINNING
-    term, *milestone = _PREFIX.unpack(value)
-    return term, Milestone(*milestone)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from quorumlog.node.errors import StorageCorrupt, UnknownEntryKind
+from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.entry import encode_entry
 from quorumlog.node.storage.epochs import EPOCHS_BEFORE_FIRST_MAX
 from quorumlog.node.storage.group_log import GroupLog, delete_group
 from quorumlog.node.storage.group_read import read_records
 from quorumlog.node.storage.interface import Family, Storage
-from quorumlog.node.storage.keys import IndexRow, MetaRow, group_range, index_key, log_key, meta_key
+from quorumlog.node.storage.keys import IndexRow, group_range, index_key
 from quorumlog.node.storage.memory import MemoryStorage
 from quorumlog.node.storage.rocks import RocksStorage
 from quorumlog.proto.batch import header_for, pack_stored
@@ -313,81 +313,6 @@ def test_a_plan_whose_prefix_was_cut_meanwhile_says_so(storage: Storage) -> None
 
 
 # --- damage ---
-
-
-@pytest.fixture
-def damaged(memory: MemoryStorage) -> GroupLog:
-    """A log of 300 entries, all of them in storage only."""
-    log = GroupLog(memory, GROUP, tail_bytes_max=0)
-    append(memory, log, records(1, 300))
-    append(memory, log, [entry(301, offset=300)])
-    return log
-
-
-def test_a_hole_is_corruption_and_not_the_end_of_the_log(memory: MemoryStorage, damaged: GroupLog) -> None:
-    memory.damage(Family.LOG, log_key(GROUP, 150), None)
-    with pytest.raises(StorageCorrupt, match=r"entry 150 of group 7 is missing.*repaired from its peers"):
-        damaged.entries(LogIndex(149), LogIndex(151), 1 << 20)
-    with pytest.raises(StorageCorrupt, match="entry 150 of group 7 is missing"):
-        read_records(memory, damaged.plan_read(149, 301, 1 << 20))
-    assert damaged.entries(LogIndex(151), LogIndex(151), 1)[0].index == 151
-
-
-def test_a_flipped_bit_is_caught_when_the_entry_is_read(memory: MemoryStorage, damaged: GroupLog) -> None:
-    data = memory.get(Family.LOG, log_key(GROUP, 150))
-    assert data is not None
-    memory.damage(Family.LOG, log_key(GROUP, 150), data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(StorageCorrupt, match="payload checksum of entry 150 of group 7"):
-        damaged.entries(LogIndex(149), LogIndex(151), 1 << 20)
-
-
-def test_another_entrys_bytes_are_caught_when_read(memory: MemoryStorage, damaged: GroupLog) -> None:
-    memory.damage(Family.LOG, log_key(GROUP, 150), memory.get(Family.LOG, log_key(GROUP, 151)))
-    with pytest.raises(StorageCorrupt, match="asked for entry 150 of group 7, found entry 151 of group 7"):
-        damaged.entries(LogIndex(149), LogIndex(151), 1 << 20)
-
-
-def test_an_intact_entry_that_does_not_follow_is_caught(memory: MemoryStorage, damaged: GroupLog) -> None:
-    memory.damage(Family.LOG, log_key(GROUP, 150), entry(150, offset=7).data)
-    with pytest.raises(StorageCorrupt, match=r"entry 150 of group 7 .*offset 7.* does not follow"):
-        damaged.entries(LogIndex(149), LogIndex(151), 1 << 20)
-
-
-def test_an_unknown_kind_stops_the_reader(memory: MemoryStorage, damaged: GroupLog) -> None:
-    data = bytearray(entry(150, offset=149).data)
-    data[1] = 77
-    data[56:60] = crc32c(bytes(data[:56])).to_bytes(4, "big")
-    memory.damage(Family.LOG, log_key(GROUP, 150), bytes(data))
-    with pytest.raises(UnknownEntryKind, match="kind 77"):
-        damaged.entries(LogIndex(149), LogIndex(151), 1 << 20)
-
-
-@pytest.mark.usefixtures("damaged")
-@pytest.mark.parametrize(
-    ("family", "key", "value", "message"),
-    [
-        (Family.LOG, log_key(GROUP, 300), None, "entry 300 of group 7 is missing"),
-        (Family.LOG, log_key(GROUP, 299), b"x", "stored entry has 1 bytes"),
-        (Family.INDEX, index_key(GROUP, IndexRow.EPOCH, 1), None, "term table"),
-        (Family.LOG, log_key(GROUP, 1), None, "entry 1 of group 7 is missing"),
-        (Family.META, meta_key(GROUP, MetaRow.PREFIX), bytes(48), "entry 0 of group 7 is missing"),
-    ],
-)
-def test_a_log_whose_end_contradicts_its_rows_does_not_open(
-    memory: MemoryStorage, family: Family, key: bytes, value: bytes | None, message: str
-) -> None:
-    memory.damage(family, key, value)
-    with pytest.raises(StorageCorrupt, match=message):
-        GroupLog(memory, GROUP)
-
-
-def test_a_log_whose_prefix_row_is_lost_does_not_open(memory: MemoryStorage, damaged: GroupLog) -> None:
-    batch = memory.new_batch()
-    damaged.compact(batch, LogIndex(100))
-    memory.write(batch)
-    memory.damage(Family.META, meta_key(GROUP, MetaRow.PREFIX), None)
-    with pytest.raises(StorageCorrupt, match="entry 1 of group 7 is missing"):
-        GroupLog(memory, GROUP)
 
 
 # --- programming errors ---
