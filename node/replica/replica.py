@@ -165,14 +165,17 @@ class Replica:
         return self.raft.counting
 
     def _stored_configurations(self) -> list[ConfigurationRow]:
-        """The configurations that the log holds. Before it held one: those of the birth, none for a later birth."""
+        """The configurations that the log holds. Before it held any: that of the birth, an empty one for a later
+        birth.
+        """
         last = self.log.last_index()
+        stored = configurations.read(self._storage, self.group_id)
         rows = [
-            ConfigurationRow(LogIndex(index), configurations.to_configuration(stored))
-            for index, stored in configurations.read(self._storage, self.group_id)
+            ConfigurationRow(LogIndex(index), configurations.to_configuration(row))
+            for index, row in stored
             if index <= last
         ]
-        if not rows and self.log.first_index() == 1:
+        if not stored:
             voters = tuple(NodeId(voter) for voter in self.descriptor.voters)
             learners = tuple(NodeId(learner) for learner in self.descriptor.learners)
             rows = [ConfigurationRow(LogIndex(0), Configuration(voters, learners))]

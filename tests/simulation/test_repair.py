@@ -1,4 +1,4 @@
-"""A node that has lost its whole database votes nowhere, and is given nothing that others can take."""
+"""A node that has lost its database votes nowhere and is given nothing that others can take, until it has all again."""
 
 from __future__ import annotations
 
@@ -19,36 +19,94 @@ from tests.simulation.scenes import (
 )
 
 
-def lose_database(node: SimNode) -> None:
-    """Crash a node and leave of its data folder the small files only: identity, votes, watermark."""
+def lose_database(node: SimNode, *, disk_hangs: bool = False) -> None:
+    """Crash a node and leave of its data folder the small files only: identity, votes, watermark.
+
+    While its disk hangs, nothing that it takes becomes durable, and its repair does not end.
+    """
     node.crash()
     node.database.refusing = frozenset(RecoveryMode)
+    if disk_hangs:
+        node.hold_syncs()
     node.start()
 
 
-def test_no_replica_of_a_node_that_lost_its_database_counts_again() -> None:
+def in_repair(node: SimNode) -> list[int]:
+    """The groups whose replicas on a node do not count."""
+    assert node.broker is not None
+    return [group_id for group_id, replica in node.broker.multi.replicas.items() if not replica.counting]
+
+
+def test_a_node_that_lost_its_database_is_whole_again_without_a_hand() -> None:
     world, _ = with_topic(partitions=2)
     node = leader(world)
     acked(world, produce(node, batch([b"a"])))
     lossy, third = others(world, node)
     lose_database(lossy)
     world.run(3.0)
-    for _ in range(2):
-        assert lossy.broker is not None
-        assert third.broker is not None
-        assert sorted(lossy.broker.multi.replicas) == sorted(third.broker.multi.replicas)
-        counting = [group_id for group_id, replica in lossy.broker.multi.replicas.items() if replica.counting]
-        assert counting == [], "it has forgotten what it held of these groups, so its word must not make a majority"
-        assert values_on(world, lossy) == [b"a"]
-        lossy.crash()
-        lossy.start()
-        world.run(1.0)
+    assert lossy.broker is not None
+    assert third.broker is not None
+    assert sorted(lossy.broker.multi.replicas) == sorted(third.broker.multi.replicas)
+    assert in_repair(lossy) == []
+    assert lossy.broker.findings.look() == []
+    lossy.crash()
+    lossy.start()
+    world.run(1.0)
+    assert in_repair(lossy) == [], "that it is whole was written down"
+    third.crash()
+    acked(world, produce(leader(world), batch([b"b"])))
+    assert values_on(world, lossy)[:1] == [b"a"]
+
+
+def test_what_it_takes_before_that_is_durable_makes_no_majority() -> None:
+    world, _ = with_topic()
+    node = leader(world)
+    acked(world, produce(node, batch([b"a"])))
+    lossy, third = others(world, node)
+    lose_database(lossy, disk_hangs=True)
+    world.run(1.0)
+    third.crash()
+    results = produce(node, batch([b"b"]))
+    world.run(3.0)
+    assert not results or results[0].HasField("error")
+    assert in_repair(lossy) == sorted(lossy.broker.multi.replicas)  # type: ignore[union-attr]
+
+
+def test_a_restart_in_the_middle_begins_with_a_nonce_of_its_own() -> None:
+    world, _ = with_topic()
+    node = leader(world)
+    acked(world, produce(node, batch([b"a"])))
+    lossy, _ = others(world, node)
+    lose_database(lossy, disk_hangs=True)
+    world.run(1.0)
+    lossy.crash()
+    lossy.start()
+    world.run(1.0)
+    assert in_repair(lossy), "what was forgotten does not come back with a restart"
+    lossy.release_syncs()
+    world.run(2.0)
+    assert in_repair(lossy) == []
+
+
+def test_without_a_majority_of_whole_voters_a_replica_stays_in_repair() -> None:
+    world, _ = with_topic()
+    node = leader(world)
+    acked(world, produce(node, batch([b"a"])))
+    lossy, third = others(world, node)
+    third.crash()
+    lose_database(lossy)
+    world.run(5.0)
+    assert in_repair(lossy) == sorted(lossy.broker.multi.replicas)  # type: ignore[union-attr]
+    third.start()
+    world.run(3.0)
+    assert in_repair(lossy) == []
+    assert values_on(world, lossy) == [b"a"]
 
 
 def test_it_tells_operators_in_a_word_for_all_its_replicas() -> None:
     world, _ = with_topic(partitions=2)
     lossy = others(world, leader(world))[0]
-    lose_database(lossy)
+    lose_database(lossy, disk_hangs=True)
     world.run(3.0)
     assert lossy.broker is not None
     total = len(lossy.broker.multi.replicas)
@@ -63,7 +121,7 @@ def test_it_tells_operators_in_a_word_for_all_its_replicas() -> None:
 def test_a_topic_that_is_made_meanwhile_does_without_it_where_others_have_room() -> None:
     world, _ = with_topic()
     lossy = others(world, leader(world))[0]
-    lose_database(lossy)
+    lose_database(lossy, disk_hangs=True)
     world.run(3.0)
 
     def create(name: str, replicas: int) -> list[tuple[int, ...]]:
@@ -84,6 +142,9 @@ def test_a_topic_that_is_made_meanwhile_does_without_it_where_others_have_room()
     acked(world, produce(leader(world, topic="everywhere"), batch([b"b"]), topic="everywhere"))
     world.run(0.2)
     assert not replica_of(lossy, topic="everywhere").counting, "a birth in repair is one"
+    lossy.release_syncs()
+    world.run(2.0)
+    assert replica_of(lossy, topic="everywhere").counting
     assert values_on(world, lossy, topic="everywhere") == [b"b"]
 
 
@@ -94,7 +155,7 @@ def test_leadership_is_not_offered_to_it() -> None:
     assert first.broker is not None
     group_id = replica_of(first).group_id
     preferred = world.nodes[first.broker.catalogue.group(group_id).replicas[0]]  # type: ignore[union-attr]
-    lose_database(preferred)
+    lose_database(preferred, disk_hangs=True)
     world.run(2.0)
     node = leader(world)
     assert node is not preferred

@@ -8,6 +8,7 @@ from quorumlog.chaos.sim.world import SimNode, World
 from quorumlog.node.replica import folds as folds_module
 from quorumlog.node.storage import group_log
 from quorumlog.proto import client_pb2 as pb
+from quorumlog.raft import NodeId
 from tests.simulation.scenes import acked, batch, fetch, fetched, leader, others, produce, replica_of, with_topic
 
 CONFIGS = {"retention.bytes": "4000", "max.message.bytes": "3000"}
@@ -61,26 +62,48 @@ def test_a_trimmed_log_survives_a_restart_with_its_producers(small: None) -> Non
     assert len({replica_of(one).machine.snapshot() for one in world.nodes.values()}) == 1
 
 
-def test_nothing_is_dropped_that_the_slowest_replica_lacks_and_doctor_names_it(small: None) -> None:
+def test_a_dead_replica_holds_nothing_back_and_is_sent_a_snapshot_when_it_returns(small: None) -> None:
     world, _ = with_topic(configs=CONFIGS)
     node = leader(world)
     fill(world, node, 5)
     world.run(0.5)
-    slow = others(world, node)[0]
-    held_at = replica_of(slow).raft.last_index
-    slow.crash()
+    dead = others(world, node)[0]
+    had = replica_of(dead).raft.last_index
+    dead.crash()
     fill(world, node, 40, first=5)
     world.run(2.0)
-    assert replica_of(node).partition.log_start_offset > 5  # type: ignore[union-attr]
-    assert replica_of(node).raft.first_index <= held_at + 1
-    assert node.broker is not None
-    findings = [one for one in node.broker.findings.look() if "t partition 0" in one.message]
-    assert any(one.subject == f"node {slow.node_id}" and one.subject in one.fix for one in findings)
-    slow.start()
+    assert replica_of(node).raft.first_index > had + 1, "what it lacks is gone"
+    dead.start()
     world.run(3.0)
-    assert replica_of(slow).raft.applied == replica_of(node).raft.applied
-    assert replica_of(node).raft.first_index > held_at + 1
-    assert not [one for one in node.broker.findings.look() if "t partition 0" in one.message]
+    returned = replica_of(dead)
+    assert returned.raft.applied == replica_of(node).raft.applied
+    assert returned.raft.first_index == replica_of(node).raft.first_index
+    assert returned.machine.snapshot() == replica_of(node).machine.snapshot()
+    assert dead.broker is not None
+    assert dead.broker.snapshots.installed == 1
+    start = returned.partition.log_start_offset  # type: ignore[union-attr]
+    part = fetched(world, fetch(dead, start, any_replica=True))
+    assert [record.offset for record in part.rows.records][:1] == [start]
+    dead.crash()
+    dead.start()
+    world.run(1.0)
+    assert replica_of(dead).machine.snapshot() == replica_of(node).machine.snapshot()
+
+
+def test_a_living_replica_that_is_behind_is_waited_for(small: None) -> None:
+    world, _ = with_topic(configs=CONFIGS)
+    node = leader(world)
+    fill(world, node, 5)
+    slow = others(world, node)[0]
+    slow.hold_syncs()
+    world.run(0.5)
+    had = replica_of(node).raft.progress(NodeId(slow.node_id)).match_index  # type: ignore[union-attr]
+    fill(world, node, 40, first=5)
+    world.run(2.0)
+    assert replica_of(node).raft.first_index <= had + 1
+    slow.release_syncs()
+    world.run(2.0)
+    assert replica_of(node).raft.first_index > had + 1
 
 
 def test_a_follower_reads_what_it_serves_from_where_its_log_begins(small: None) -> None:
