@@ -38,7 +38,11 @@ def replica_in(role: Role) -> Shell:
 
 
 def message(kind: MessageType, term: int = 3) -> Message:
-    position = {"index": LogIndex(1), "log_term": Term(1)} if kind is not MessageType.APPEND_RESPONSE else {}
+    position: dict[str, object] = (
+        {"index": LogIndex(1), "log_term": Term(1)} if kind is not MessageType.APPEND_RESPONSE else {}
+    )
+    if kind is MessageType.SNAPSHOT:
+        position["configuration"] = configuration(1, 2, 3)
     return Message(kind, NodeId(2), NodeId(1), Term(term), **position)  # type: ignore[arg-type]
 
 

@@ -97,7 +97,7 @@ def test_nonsense_is_refused_without_effect(
         SteadyRandom(1),
         disk=MemoryLog([entry(index, 1) for index in range(3, 6)], offset=2, offset_term=1),
         disk_hard_state=HardState(Term(1), NodeId(0)),
-        counting=counting,
+        nonce=0 if counting else 7,
         commit_index=3,
     )
     if elected:

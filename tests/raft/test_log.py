@@ -44,8 +44,21 @@ class Model:
         self.number += 1
         persisted = Persisted(Term(1), self.log.last_term, self.log.last_index, self.number)
         ready = Ready(
-            None, self.log.truncate_since, self.log.frozen(), (), (), LogIndex(0), (), (), True, persisted,
-        )  # fmt: skip
+            hard_state=None,
+            install=None,
+            truncate_since=self.log.truncate_since,
+            entries=self.log.frozen(),
+            configurations=None,
+            repaired=False,
+            snapshots_wanted=(),
+            messages=(),
+            messages_after_sync=(),
+            commit_index=LogIndex(0),
+            read_states=(),
+            reads_lost=(),
+            must_sync=True,
+            persisted=persisted,
+        )
         self.reader.write(ready)
         self.log.handed_out(self.number)
         self.writes.append((persisted, list(self.entries)))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.raft import Configuration, NodeId
-from quorumlog.raft.quorum import VoteResult, has_quorum, quorum_index, quorum_size, vote_result
+from quorumlog.raft.quorum import VoteResult, has_quorum, quorum_index, vote_result
 from tests.raft.memory_shell import configuration
 
 NODES = st.integers(1, 9).map(NodeId)
@@ -46,8 +46,3 @@ def test_an_election_is_won_by_a_majority_and_lost_when_none_is_left(
 @given(CONFIGURATIONS, st.sets(NODES))
 def test_members_are_a_quorum_if_they_hold_a_majority(voters: Configuration, members: set[NodeId]) -> None:
     assert has_quorum(voters, members) == any(some and members >= set(some) for some in majorities(voters))
-
-
-@given(CONFIGURATIONS)
-def test_two_quorums_always_meet(voters: Configuration) -> None:
-    assert 2 * quorum_size(voters) > len(voters.voters)
