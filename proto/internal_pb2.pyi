@@ -72,12 +72,15 @@ class NodeDescriptor(_message.Message):
     PEER_ADDRESS_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     RACK_FIELD_NUMBER: _builtins.int
+    ADMITTED_AT_INDEX_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     incarnation: _builtins.bytes
     client_address: _builtins.str
     peer_address: _builtins.str
     host: _builtins.str
     rack: _builtins.str
+    admitted_at_index: _builtins.int
+    """of __cluster: the entry that took this incarnation in; 0: the founding did"""
     def __init__(
         self,
         *,
@@ -87,10 +90,11 @@ class NodeDescriptor(_message.Message):
         peer_address: _builtins.str = ...,
         host: _builtins.str = ...,
         rack: _builtins.str = ...,
+        admitted_at_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "host", b"host", "incarnation", b"incarnation", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted_at_index", b"admitted_at_index", "client_address", b"client_address", "host", b"host", "incarnation", b"incarnation", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,47 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aquorumlog/proto/peer.proto\x12\x11quorumlog.peer.v1\"\xcd\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x0f\n\x07node_id\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x12\n\nsession_id\x18\x06 \x01(\x06\x12%\n\x04lane\x18\x07 \x01(\x0e\x32\x17.quorumlog.peer.v1.Lane\x12\x12\n\nto_node_id\x18\x08 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\"u\n\x0bHelloAnswer\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.quorumlog.peer.v1.WelcomeH\x00\x12-\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.quorumlog.peer.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"C\n\x07Welcome\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x06\")\n\x07Refusal\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\"\xf7\x03\n\x05\x46rame\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12,\n\x04raft\x18\x03 \x03(\x0b\x32\x1e.quorumlog.peer.v1.RaftMessage\x12\x0c\n\x04ping\x18\x04 \x01(\x08\x12\x14\n\x0c\x63oordination\x18\x05 \x03(\x0c\x12/\n\tforwarded\x18\x06 \x03(\x0b\x32\x1c.quorumlog.peer.v1.Forwarded\x12=\n\x11\x66orwarded_results\x18\x07 \x03(\x0b\x32\".quorumlog.peer.v1.ForwardedResult\x12\x39\n\x0fsnapshot_chunks\x18\x08 \x03(\x0b\x32 .quorumlog.peer.v1.SnapshotChunk\x12;\n\x10snapshot_answers\x18\t \x03(\x0b\x32!.quorumlog.peer.v1.SnapshotAnswer\x12;\n\x10\x65ntries_requests\x18\n \x03(\x0b\x32!.quorumlog.peer.v1.EntriesRequest\x12\x39\n\x0f\x65ntries_answers\x18\x0b \x03(\x0b\x32 .quorumlog.peer.v1.EntriesAnswer\"\x7f\n\rSnapshotChunk\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x05 \x01(\x07\x12\x10\n\x08position\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\"o\n\x0eSnapshotAnswer\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x04 \x01(\x07\x12\x10\n\x08position\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x08\"K\n\x0e\x45ntriesRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\"2\n\rEntriesAnswer\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\"4\n\tForwarded\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"x\n\x0f\x46orwardedResult\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\x0c\x12\x19\n\x11\x66irst_producer_id\x18\x03 \x01(\x03\x12\x14\n\x0cproducer_ids\x18\x04 \x01(\r\x12\r\n\x05index\x18\x05 \x01(\x04\"\xba\x02\n\x0bRaftMessage\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x07 \x01(\x04\x12\x0e\n\x06reject\x18\x08 \x01(\x08\x12\x12\n\nhint_index\x18\t \x01(\x04\x12\x11\n\thint_term\x18\n \x01(\x04\x12\x12\n\nlast_index\x18\x0b \x01(\x04\x12\x14\n\x0cstable_index\x18\x0c \x01(\x04\x12\x14\n\x0cnot_counting\x18\r \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x0e \x01(\x04\x12\r\n\x05\x66orce\x18\x0f \x01(\x08\x12\x0f\n\x07quiesce\x18\x10 \x01(\x08\x12\r\n\x05nonce\x18\x11 \x01(\x04\"\x11\n\x0fIdentifyRequest\"\x96\x01\n\x10IdentifyResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04rack\x18\x07 \x01(\t\"2\n\x0c\x46oundRequest\x12\x10\n\x08\x66ounding\x18\x01 \x01(\x0c\x12\x10\n\x08\x61\x64mitted\x18\x02 \x01(\x0c\"2\n\rFoundResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t*\x1d\n\x04Lane\x12\x0b\n\x07\x43ONTROL\x10\x00\x12\x08\n\x04\x42ULK\x10\x01\x32\xef\x01\n\x04Peer\x12\x46\n\x06Stream\x12\x18.quorumlog.peer.v1.Frame\x1a\x1e.quorumlog.peer.v1.HelloAnswer(\x01\x30\x01\x12S\n\x08Identify\x12\".quorumlog.peer.v1.IdentifyRequest\x1a#.quorumlog.peer.v1.IdentifyResponse\x12J\n\x05\x46ound\x12\x1f.quorumlog.peer.v1.FoundRequest\x1a .quorumlog.peer.v1.FoundResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aquorumlog/proto/peer.proto\x12\x11quorumlog.peer.v1\"\xfe\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x0f\n\x07node_id\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x12\n\nsession_id\x18\x06 \x01(\x06\x12%\n\x04lane\x18\x07 \x01(\x0e\x32\x17.quorumlog.peer.v1.Lane\x12\x12\n\nto_node_id\x18\x08 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\x12\x19\n\x11\x61\x64mitted_at_index\x18\n \x01(\x04\x12\x14\n\x0cpeer_address\x18\x0b \x01(\t\"u\n\x0bHelloAnswer\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.quorumlog.peer.v1.WelcomeH\x00\x12-\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.quorumlog.peer.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"C\n\x07Welcome\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x06\")\n\x07Refusal\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\"\xf7\x03\n\x05\x46rame\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12,\n\x04raft\x18\x03 \x03(\x0b\x32\x1e.quorumlog.peer.v1.RaftMessage\x12\x0c\n\x04ping\x18\x04 \x01(\x08\x12\x14\n\x0c\x63oordination\x18\x05 \x03(\x0c\x12/\n\tforwarded\x18\x06 \x03(\x0b\x32\x1c.quorumlog.peer.v1.Forwarded\x12=\n\x11\x66orwarded_results\x18\x07 \x03(\x0b\x32\".quorumlog.peer.v1.ForwardedResult\x12\x39\n\x0fsnapshot_chunks\x18\x08 \x03(\x0b\x32 .quorumlog.peer.v1.SnapshotChunk\x12;\n\x10snapshot_answers\x18\t \x03(\x0b\x32!.quorumlog.peer.v1.SnapshotAnswer\x12;\n\x10\x65ntries_requests\x18\n \x03(\x0b\x32!.quorumlog.peer.v1.EntriesRequest\x12\x39\n\x0f\x65ntries_answers\x18\x0b \x03(\x0b\x32 .quorumlog.peer.v1.EntriesAnswer\"\x7f\n\rSnapshotChunk\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x05 \x01(\x07\x12\x10\n\x08position\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\"o\n\x0eSnapshotAnswer\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x04 \x01(\x07\x12\x10\n\x08position\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x08\"K\n\x0e\x45ntriesRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\"2\n\rEntriesAnswer\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\"4\n\tForwarded\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"x\n\x0f\x46orwardedResult\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\x0c\x12\x19\n\x11\x66irst_producer_id\x18\x03 \x01(\x03\x12\x14\n\x0cproducer_ids\x18\x04 \x01(\r\x12\r\n\x05index\x18\x05 \x01(\x04\"\xba\x02\n\x0bRaftMessage\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x10\n\x08log_term\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x07 \x01(\x04\x12\x0e\n\x06reject\x18\x08 \x01(\x08\x12\x12\n\nhint_index\x18\t \x01(\x04\x12\x11\n\thint_term\x18\n \x01(\x04\x12\x12\n\nlast_index\x18\x0b \x01(\x04\x12\x14\n\x0cstable_index\x18\x0c \x01(\x04\x12\x14\n\x0cnot_counting\x18\r \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x0e \x01(\x04\x12\r\n\x05\x66orce\x18\x0f \x01(\x08\x12\x0f\n\x07quiesce\x18\x10 \x01(\x08\x12\r\n\x05nonce\x18\x11 \x01(\x04\"\x11\n\x0fIdentifyRequest\"\x96\x01\n\x10IdentifyResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x12\n\ncluster_id\x18\x03 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04rack\x18\x07 \x01(\t\"2\n\x0c\x46oundRequest\x12\x10\n\x08\x66ounding\x18\x01 \x01(\x0c\x12\x10\n\x08\x61\x64mitted\x18\x02 \x01(\x0c\"2\n\rFoundResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t*\x1d\n\x04Lane\x12\x0b\n\x07\x43ONTROL\x10\x00\x12\x08\n\x04\x42ULK\x10\x01\x32\xef\x01\n\x04Peer\x12\x46\n\x06Stream\x12\x18.quorumlog.peer.v1.Frame\x1a\x1e.quorumlog.peer.v1.HelloAnswer(\x01\x30\x01\x12S\n\x08Identify\x12\".quorumlog.peer.v1.IdentifyRequest\x1a#.quorumlog.peer.v1.IdentifyResponse\x12J\n\x05\x46ound\x12\x1f.quorumlog.peer.v1.FoundRequest\x1a .quorumlog.peer.v1.FoundResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorumlog.proto.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANE']._serialized_start=2134
-  _globals['_LANE']._serialized_end=2163
+  _globals['_LANE']._serialized_start=2183
+  _globals['_LANE']._serialized_end=2212
   _globals['_HELLO']._serialized_start=50
-  _globals['_HELLO']._serialized_end=255
-  _globals['_HELLOANSWER']._serialized_start=257
-  _globals['_HELLOANSWER']._serialized_end=374
-  _globals['_WELCOME']._serialized_start=376
-  _globals['_WELCOME']._serialized_end=443
-  _globals['_REFUSAL']._serialized_start=445
-  _globals['_REFUSAL']._serialized_end=486
-  _globals['_FRAME']._serialized_start=489
-  _globals['_FRAME']._serialized_end=992
-  _globals['_SNAPSHOTCHUNK']._serialized_start=994
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1121
-  _globals['_SNAPSHOTANSWER']._serialized_start=1123
-  _globals['_SNAPSHOTANSWER']._serialized_end=1234
-  _globals['_ENTRIESREQUEST']._serialized_start=1236
-  _globals['_ENTRIESREQUEST']._serialized_end=1311
-  _globals['_ENTRIESANSWER']._serialized_start=1313
-  _globals['_ENTRIESANSWER']._serialized_end=1363
-  _globals['_FORWARDED']._serialized_start=1365
-  _globals['_FORWARDED']._serialized_end=1417
-  _globals['_FORWARDEDRESULT']._serialized_start=1419
-  _globals['_FORWARDEDRESULT']._serialized_end=1539
-  _globals['_RAFTMESSAGE']._serialized_start=1542
-  _globals['_RAFTMESSAGE']._serialized_end=1856
-  _globals['_IDENTIFYREQUEST']._serialized_start=1858
-  _globals['_IDENTIFYREQUEST']._serialized_end=1875
-  _globals['_IDENTIFYRESPONSE']._serialized_start=1878
-  _globals['_IDENTIFYRESPONSE']._serialized_end=2028
-  _globals['_FOUNDREQUEST']._serialized_start=2030
-  _globals['_FOUNDREQUEST']._serialized_end=2080
-  _globals['_FOUNDRESPONSE']._serialized_start=2082
-  _globals['_FOUNDRESPONSE']._serialized_end=2132
-  _globals['_PEER']._serialized_start=2166
-  _globals['_PEER']._serialized_end=2405
+  _globals['_HELLO']._serialized_end=304
+  _globals['_HELLOANSWER']._serialized_start=306
+  _globals['_HELLOANSWER']._serialized_end=423
+  _globals['_WELCOME']._serialized_start=425
+  _globals['_WELCOME']._serialized_end=492
+  _globals['_REFUSAL']._serialized_start=494
+  _globals['_REFUSAL']._serialized_end=535
+  _globals['_FRAME']._serialized_start=538
+  _globals['_FRAME']._serialized_end=1041
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1043
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1170
+  _globals['_SNAPSHOTANSWER']._serialized_start=1172
+  _globals['_SNAPSHOTANSWER']._serialized_end=1283
+  _globals['_ENTRIESREQUEST']._serialized_start=1285
+  _globals['_ENTRIESREQUEST']._serialized_end=1360
+  _globals['_ENTRIESANSWER']._serialized_start=1362
+  _globals['_ENTRIESANSWER']._serialized_end=1412
+  _globals['_FORWARDED']._serialized_start=1414
+  _globals['_FORWARDED']._serialized_end=1466
+  _globals['_FORWARDEDRESULT']._serialized_start=1468
+  _globals['_FORWARDEDRESULT']._serialized_end=1588
+  _globals['_RAFTMESSAGE']._serialized_start=1591
+  _globals['_RAFTMESSAGE']._serialized_end=1905
+  _globals['_IDENTIFYREQUEST']._serialized_start=1907
+  _globals['_IDENTIFYREQUEST']._serialized_end=1924
+  _globals['_IDENTIFYRESPONSE']._serialized_start=1927
+  _globals['_IDENTIFYRESPONSE']._serialized_end=2077
+  _globals['_FOUNDREQUEST']._serialized_start=2079
+  _globals['_FOUNDREQUEST']._serialized_end=2129
+  _globals['_FOUNDRESPONSE']._serialized_start=2131
+  _globals['_FOUNDRESPONSE']._serialized_end=2181
+  _globals['_PEER']._serialized_start=2215
+  _globals['_PEER']._serialized_end=2454
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,8 @@ class Hello(_message.Message):
     LANE_FIELD_NUMBER: _builtins.int
     TO_NODE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADMITTED_AT_INDEX_FIELD_NUMBER: _builtins.int
+    PEER_ADDRESS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     cluster_id: _builtins.bytes
     node_id: _builtins.int
@@ -62,6 +64,10 @@ class Hello(_message.Message):
     to_node_id: _builtins.int
     address: _builtins.str
     """of the sender, for clients"""
+    admitted_at_index: _builtins.int
+    """who has not applied __cluster that far cannot know the sender yet; 0: a founder"""
+    peer_address: _builtins.str
+    """of the sender, for whoever does not know it yet"""
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -76,10 +82,12 @@ class Hello(_message.Message):
         lane: Global___Lane.ValueType = ...,
         to_node_id: _builtins.int = ...,
         address: _builtins.str = ...,
+        admitted_at_index: _builtins.int = ...,
+        peer_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "features", b"features", "incarnation", b"incarnation", "lane", b"lane", "node_id", b"node_id", "protocol_version", b"protocol_version", "session_id", b"session_id", "to_node_id", b"to_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admitted_at_index", b"admitted_at_index", "cluster_id", b"cluster_id", "features", b"features", "incarnation", b"incarnation", "lane", b"lane", "node_id", b"node_id", "peer_address", b"peer_address", "protocol_version", b"protocol_version", "session_id", b"session_id", "to_node_id", b"to_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -411,11 +411,12 @@ class Broker(ReplicaHooks):
 
     def _register(self, now: float) -> None:
         """Tell the cluster under which addresses this node has come up, until it knows."""
-        known = self.catalogue.nodes.get(self.node_id)
-        if known is None or known.descriptor() == self._descriptor or now < self._register_at:
+        if now < self._register_at or not self.catalogue.nodes:
+            return
+        command = decisions.register_node(self.catalogue, self._descriptor)
+        if not isinstance(command, internal_pb2.RegisterNode):
             return
         self._register_at = now + REGISTER_SECONDS
-        command = internal_pb2.RegisterNode(node=self._descriptor)
         self.cluster.submit(internal_pb2.ClusterCommand(register_node=command), REGISTER_SECONDS, lambda _: None)
 
     def _send_forward(self, node_id: int, forwarded: peer_pb2.Forwarded) -> None:

@@ -49,7 +49,7 @@ class Catalogue(CatalogueState):
             "alter_topic": lambda _, command: self._alter_topic(command.alter_topic),
             "delete_topic": lambda _, command: self._delete_topic(command.delete_topic),
             "allocate_producer_ids": lambda _, command: self._allocate_producer_ids(command.allocate_producer_ids),
-            "admit_node": lambda _, command: membership.admit_node(self, command.admit_node),
+            "admit_node": lambda index, command: membership.admit_node(self, index, command.admit_node),
             "remove_node": lambda _, command: membership.remove_node(self, command.remove_node),
             "drain_node": lambda _, command: membership.drain_node(self, command.drain_node),
             "change_placement": lambda index, command: membership.change_placement(
@@ -109,7 +109,9 @@ class Catalogue(CatalogueState):
         node = Node.of(command.node)
         if (stranger := self.refuse_stranger(node.node_id, node.incarnation)) is not None:
             return stranger
-        if self.nodes[node.node_id] != node:
+        known = self.nodes[node.node_id]
+        node = replace(node, admitted_at_index=known.admitted_at_index)
+        if known != node:
             self.nodes[node.node_id] = node
             self.catalogue_version += 1
         return CatalogueChange(node=node)

@@ -10,7 +10,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quorumlog.node.metadata.catalogue import Catalogue, topic_exists
 from quorumlog.node.metadata.configs import altered, validate_configs
@@ -140,7 +140,8 @@ def register_node(
     """Decide on a node that has come up; None when the catalogue knows all of that. INVALID_REQUEST for a stranger."""
     if (stranger := catalogue.refuse_stranger(descriptor.node_id, descriptor.incarnation)) is not None:
         return stranger
-    if catalogue.nodes[descriptor.node_id] == Node.of(descriptor):
+    known = catalogue.nodes[descriptor.node_id]
+    if known == replace(Node.of(descriptor), admitted_at_index=known.admitted_at_index):
         return None
     return internal_pb2.RegisterNode(node=descriptor)
 

@@ -14,9 +14,9 @@ from quorumlog.node.metadata.topics import ID_BYTES, HostedGroup, Node, Partitio
 from quorumlog.proto import internal_pb2
 
 
-def admit_node(catalogue: CatalogueState, command: internal_pb2.AdmitNode) -> Result:
+def admit_node(catalogue: CatalogueState, index: int, command: internal_pb2.AdmitNode) -> Result:
     """A node joins, or comes back as another incarnation, which takes what the earlier one held off it."""
-    node = Node.of(command.node)
+    node = replace(Node.of(command.node), admitted_at_index=index)
     known = catalogue.nodes.get(node.node_id)
     if known is not None and known.incarnation == node.incarnation:
         return CatalogueChange(node=known)

@@ -21,7 +21,10 @@ ID_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A member of the cluster as it last registered. `host` and `rack` may be empty: not given."""
+    """A member of the cluster as it last registered. `host` and `rack` may be empty: not given.
+
+    `admitted_at_index` is the index of the entry of `__cluster` that took this incarnation in; 0 for the founders.
+    """
 
     node_id: int
     incarnation: bytes
@@ -29,6 +32,7 @@ class Node:
     peer_address: str
     host: str
     rack: str
+    admitted_at_index: int = 0
 
     @classmethod
     def of(cls, descriptor: internal_pb2.NodeDescriptor) -> Node:
@@ -40,6 +44,7 @@ class Node:
             peer_address=descriptor.peer_address,
             host=descriptor.host,
             rack=descriptor.rack,
+            admitted_at_index=descriptor.admitted_at_index,
         )
 
     def descriptor(self) -> internal_pb2.NodeDescriptor:
@@ -51,6 +56,7 @@ class Node:
             peer_address=self.peer_address,
             host=self.host,
             rack=self.rack,
+            admitted_at_index=self.admitted_at_index,
         )
 
 

@@ -216,7 +216,7 @@ def test_a_first_commit_is_remembered_and_does_not_disturb_a_decision_under_way(
     decided = good(cluster.decide(name="later"))
     for _ in range(2):
         good(cluster.apply(report_placement=settled(group_id)))
-        assert [partition.settled for partition in cluster.state.topics["orders"].partitions] == [False, True]
+        assert [partition.settled for partition in cluster.catalogue.topics["orders"].partitions] == [False, True]
     good(cluster.apply(create_topic=decided))
     assert good(cluster.apply(report_placement=settled(999))).moved == ()
 
@@ -244,7 +244,7 @@ def test_state_replay_and_snapshot_are_one() -> None:
     cluster.alter("orders", reset=["retention.ms"])
     cluster.delete("clicks")
     cluster.create("clicks", partitions=1)
-    good(cluster.apply(report_placement=internal_pb2.ReportPlacement(group_id=18)))
+    good(cluster.apply(report_placement=settled(18)))
     replayed = Catalogue()
     for index, payload in enumerate(cluster.payloads, start=1):
         replayed.apply(index, replayed.decode(payload))

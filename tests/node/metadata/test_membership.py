@@ -56,6 +56,7 @@ class TestAdmission:
         version = cluster.catalogue.catalogue_version
         change = good(cluster.apply(admit_node=internal_pb2.AdmitNode(node=descriptor(4))))
         assert change.node == cluster.catalogue.nodes[4]
+        assert change.node.admitted_at_index == len(cluster.payloads)
         assert cluster.catalogue.assignments_for(4, incarnation(4)) == []
         assert cluster.catalogue.voters == (1, 2, 3)
         assert cluster.catalogue.catalogue_version == version + 1
@@ -67,6 +68,17 @@ class TestAdmission:
         change = good(cluster.apply(admit_node=internal_pb2.AdmitNode(node=descriptor(4))))
         assert change.node == cluster.catalogue.nodes[4]
         assert cluster.catalogue.digest() == before
+
+    def test_the_entry_that_admitted_a_node_is_remembered_when_it_registers_elsewhere(self) -> None:
+        cluster = Cluster(nodes=3)
+        good(cluster.apply(admit_node=internal_pb2.AdmitNode(node=descriptor(4))))
+        admitted_at = len(cluster.payloads)
+        moved = descriptor(4)
+        moved.peer_address = "10.9.9.9:7071"
+        good(cluster.apply(register_node=internal_pb2.RegisterNode(node=moved)))
+        assert cluster.catalogue.nodes[4].peer_address == "10.9.9.9:7071"
+        assert cluster.catalogue.nodes[4].admitted_at_index == admitted_at
+        assert decisions.register_node(cluster.catalogue, moved) is None
 
     def test_a_new_incarnation_takes_the_replicas_of_the_earlier_one_off_the_wish(self) -> None:
         cluster = Cluster(nodes=4)
