@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quorumlog.chaos.sim.world import SimNode, World
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import World
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.groups import MemberStream
 from quorumlog.proto import client_pb2 as pb
@@ -34,6 +35,7 @@ class Call:
         self._on_lost = on_lost
 
     def begin(self, send: Send, arrives_in: float) -> None:
+        """Send it; `send` hands it to the broker when it arrives."""
         world, node = self.world, self.node
         session_id = node.session_id
         draw = world.rng.random()
@@ -53,8 +55,7 @@ class Call:
                 world.after(PATIENCE_SECONDS, self.lose)
             else:
                 node.calls.append(self)
-                send(broker, self._answer)
-                node.pump()
+                node.enter(lambda: send(broker, self._answer))
 
         world.after(arrives_in, arrive)
 
@@ -160,8 +161,8 @@ class GroupStream:
             return
         if self._session is None:
             self._session = MemberStream(self._send, self._close)
-        broker.groups.on_request(self._session, request)
-        self.node.pump()
+        session = self._session
+        self.node.enter(lambda: broker.groups.on_request(session, request))
 
     def _broker(self) -> Broker | None:
         return self.node.broker if self.node.session_id == self._session_id else None
@@ -199,10 +200,9 @@ class GroupStream:
         world.after(world.rng.uniform(0.0, PATIENCE_SECONDS), self._tell_node)
 
     def _tell_node(self) -> None:
-        broker = self._broker()
-        if broker is not None and self._session is not None:
-            broker.groups.on_session_closed(self._session)
-            self.node.pump()
+        broker, session = self._broker(), self._session
+        if broker is not None and session is not None:
+            self.node.enter(lambda: broker.groups.on_session_closed(session))
 
     def lose(self) -> None:
         """The process at the other end is gone, or has ended the stream."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from quorumlog.chaos.sim.world import Watcher, World
+from quorumlog.chaos.sim.watching import Watcher
+from quorumlog.chaos.sim.world import World
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
 from quorumlog.node.replica.machine import CommandMachine

@@ -1,4 +1,4 @@
-"""A whole cluster in one thread under virtual time: the shipped brokers over memory storage and a heap for a network.
+"""A whole cluster in one thread under virtual time: nodes, a heap of events, and what is told of them.
 
 Everything random comes from one seed, so a run can be replayed event by event. `trace` is a running hash of what
 happened.
@@ -9,43 +9,40 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Final, NamedTuple
 
+from quorumlog.chaos.sim.failures import NotConverged
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.watching import Watcher
 from quorumlog.node.broker.broker import Broker
-from quorumlog.node.broker.outbox import Lane, Packet
+from quorumlog.node.broker.outbox import Packet
 from quorumlog.node.clock import ManualClock
-from quorumlog.node.config import NodeConfig
 from quorumlog.node.coordination.view import CoordinationView, NoCoordination
-from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.metadata import decisions
-from quorumlog.node.replica.replica import Replica
-from quorumlog.node.storage.database import MemoryDatabase
-from quorumlog.node.storage.entry import EntryHeader
-from quorumlog.node.storage.group_read import ReadPlan, read_records
-from quorumlog.node.storage.identity import Founder, Founding, save_identity
-from quorumlog.node.storage.memory_files import MemoryFileSystem
-from quorumlog.node.storage.opened import Opened
-from quorumlog.node.storage.opening import open_node
-from quorumlog.node.storage.votes import VOTES_NAME
-from quorumlog.node.storage.watermark import WatermarkPacer
-from quorumlog.node.timers import Timers
 from quorumlog.proto import internal_pb2
-from quorumlog.raft import Entry, NodeId
+
+TOLD_MAX: Final = 4000
+"""The last things told are kept, for the story of a failure."""
 
 
 @dataclass(slots=True)
 class Faults:
-    """Shares of packets lost and doubled, of clients' requests and answers lost, and times in seconds.
+    """What is wrong with network and disks as a whole: shares of packets, and times in seconds.
 
-    `late` is the share of clients' requests that arrive only after their client has given them up.
+    `late` is the share of clients' requests that arrive only after their client has given them up, `held_back` the
+    share of packets that take up to `held_back_seconds`, so that many others overtake them. `silent_deaths` is the
+    share of processes whose peers are not told that they have ended.
     """
 
     loss: float = 0.0
     duplication: float = 0.0
+    held_back: float = 0.0
+    held_back_seconds: float = 0.5
+    silent_deaths: float = 0.0
     client_loss: float = 0.0
     late: float = 0.0
     delay_min: float = 0.0002
@@ -63,256 +60,20 @@ class Pace:
     produce_timeout_seconds: float = 30.0
 
 
-class Watcher:
-    """Hears of everything that a world's brokers apply and of every role that their replicas take."""
+class Told(NamedTuple):
+    """One sentence of a run's story. `group_id` is 0 where it concerns all groups."""
 
-    def on_applied(self, node_id: int, replica: Replica, header: EntryHeader, value: object) -> None:
-        """An entry was applied on a node."""
-
-    def on_role(self, node_id: int, replica: Replica) -> None:
-        """A replica began or ended to lead."""
-
-
-class WatchedBroker(Broker):
-    """A broker that tells the watchers of its world what it does."""
-
-    def __init__(self, watchers: Sequence[Watcher], **arguments: Any) -> None:
-        self._watchers = watchers
-        super().__init__(**arguments)
-
-    def on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
-        for watcher in self._watchers:
-            watcher.on_applied(self.node_id, replica, header, value)
-        super().on_applied(replica, header, value)
-
-    def on_role(self, replica: Replica) -> None:
-        for watcher in self._watchers:
-            watcher.on_role(self.node_id, replica)
-        super().on_role(replica)
-
-
-class Losable(Protocol):
-    """Something that ends with the process it goes to."""
-
-    sent_at: float
-
-    def lose(self) -> None:
-        """The process is gone."""
-
-
-class SimNode:
-    """The disk of one node, and the process on it while it runs."""
-
-    def __init__(self, world: World, node_id: int) -> None:
-        self.world = world
-        self.node_id = node_id
-        self.files = MemoryFileSystem()
-        self.database = MemoryDatabase(self.files, world.rng.randbytes)
-        self.address = f"node{node_id}:7070"
-        self.incarnation = b""
-        self.broker: Broker | None = None
-        self.opened: Opened | None = None
-        self.session_id = 0
-        self.timers = Timers()
-        self.sync_held = False
-        self.calls: list[Losable] = []
-        self.streams: list[Losable] = []
-        self._held: list[Callable[[], None]] = []
-        self._wake_at: float | None = None
-
-    @property
-    def running(self) -> bool:
-        return self.broker is not None
-
-    def prepare(self) -> None:
-        """Make the data folder, as a first start does, and leave it waiting."""
-        opened = open_node(self.files, self.database, NodeId(self.node_id), self.world.rng.randbytes)
-        self.incarnation = opened.identity.incarnation
-        opened.close()
-
-    def descriptor(self) -> internal_pb2.NodeDescriptor:
-        return internal_pb2.NodeDescriptor(
-            node_id=self.node_id,
-            incarnation=self.incarnation,
-            client_address=self.address,
-            peer_address=f"node{self.node_id}:7170",
-            host=f"host{self.node_id}",
-        )
-
-    def start(self) -> None:
-        world = self.world
-        assert self.broker is None
-        self.opened = open_node(self.files, self.database, NodeId(self.node_id), world.rng.randbytes)
-        founding = world.founding
-        record = Founding(
-            founding.cluster_id,
-            tuple(Founder(NodeId(node.node_id), node.incarnation) for node in founding.nodes),
-            founding.SerializeToString(deterministic=True),
-        )
-        identity = self.opened.identity.founded(record)
-        save_identity(self.files, identity)
-        self.session_id = world.rng.getrandbits(60) + 1
-        self.timers = Timers()
-        self._held = []
-        self._wake_at = None
-        pacer = WatermarkPacer(self.opened.watermark.mark.sequence)
-        self.pacer = pacer
-        pace = world.pace
-        self.broker = WatchedBroker(
-            world.watchers,
-            config=NodeConfig(
-                self.node_id,
-                Path("/none"),
-                self.address,
-                f"node{self.node_id}:7170",
-                tick_seconds=pace.tick_seconds,
-                retention_check_seconds=pace.retention_check_seconds,
-                produce_timeout_seconds=pace.produce_timeout_seconds,
-            ),
-            opened=self.opened,
-            founding=founding,
-            descriptor=self.descriptor(),
-            clock=world.clock,
-            timers=self.timers,
-            rng=random.Random(world.rng.getrandbits(64)),
-            coordination=world.coordination(self.node_id),
-            syncer=self,
-            cold_reader=_ColdReads(self),
-            send=self._send,
-            reclaim=lambda family, start, end: None,
-            on_synced=pacer.on_synced,
-            on_nodes_changed=lambda: None,
-            on_coordination=lambda sender, session, payload: None,
-            group_settings=world.group_settings,
-        )
-        self.broker.start()
-        for other in world.nodes.values():
-            if other is not self and other.broker is not None:
-                other.broker.on_connected(self.node_id, self.session_id)
-                self.broker.on_connected(other.node_id, other.session_id)
-                other.pump()
-        self.pump()
-
-    def crash(self) -> None:
-        """Lose the process, and everything that was not synced."""
-        assert self.database.storage is not None
-        self.broker = None
-        self.opened = None
-        keep = self.world.rng.randint(0, self.database.storage.unsynced_batches())
-        self.files.crash(self.world.rng)
-        self.database.crash(keep)
-        self.world.note(f"crash {self.node_id} keep {keep}")
-        self._say_gone()
-
-    def stop(self) -> None:
-        """End the process as a clean stop does: everything is synced. Leadership was handed over before, or is lost."""
-        assert self.broker is not None
-        assert self.opened is not None
-        self.broker.fold_all()
-        self.broker.pump()
-        self.broker = None
-        self.opened.close()
-        self.opened = None
-        self.world.note(f"stop {self.node_id}")
-        self._say_gone()
-
-    def _say_gone(self) -> None:
-        for calls in (self.calls, self.streams):
-            lost, calls[:] = list(calls), []
-            for call in lost:
-                call.lose()
-        for other in self.world.nodes.values():
-            if other.broker is not None:
-                other.broker.on_disconnected(self.node_id)
-                other.pump()
-
-    # Syncer
-
-    def submit(self, *, votes: bool, done: Callable[[], None]) -> None:
-        storage, session_id = self.database.storage, self.session_id
-        assert storage is not None
-        token = storage.begin_sync()
-        votes_token = self.files.begin_sync(VOTES_NAME) if votes else None
-
-        def finish() -> None:
-            if self.session_id != session_id or self.broker is None:
-                return
-            if self.sync_held:
-                self._held.append(finish)
-                return
-            storage.finish_sync(token)
-            if votes_token is not None:
-                self.files.finish_sync(votes_token)
-            done()
-            self.pump()
-
-        faults = self.world.faults
-        self.world.after(self.world.rng.uniform(faults.sync_min, faults.sync_max), finish)
-
-    def hold_syncs(self) -> None:
-        """Let no sync finish until `release_syncs`."""
-        self.sync_held = True
-
-    def release_syncs(self) -> None:
-        self.sync_held = False
-        held, self._held = self._held, []
-        for finish in held:
-            finish()
-
-    def read(self, plan: ReadPlan) -> Sequence[Entry] | StorageCorrupt:
-        assert self.database.storage is not None
-        try:
-            return read_records(self.database.storage, plan)
-        except StorageCorrupt as error:
-            return error
-
-    def pump(self) -> None:
-        """Let the broker work, and make sure that its next deadline wakes it."""
-        broker = self.broker
-        if broker is None:
-            return
-        again = broker.pump()
-        assert self.opened is not None
-        sequence = self.pacer.take(self.world.clock.now())
-        if sequence is not None:
-            self.opened.watermark.publish(sequence)
-            self.pacer.on_published()
-        due = self.timers.next_due()
-        now = self.world.clock.now()
-        wake_at = now + 0.0005 if again else due
-        if wake_at is not None and (self._wake_at is None or wake_at < self._wake_at or self._wake_at <= now):
-            self._wake_at = wake_at
-            session_id = self.session_id
-            self.world.at(max(wake_at, now), lambda: self._wake(session_id))
-
-    def _wake(self, session_id: int) -> None:
-        if self.session_id != session_id or self.broker is None:
-            return
-        self._wake_at = None
-        self.timers.run(self.world.clock.now())
-        self.pump()
-
-    def _send(self, peer: int, lane: Lane, packet: Packet) -> None:
-        self.world.send(self, peer, packet)
-
-
-class _ColdReads:
-    def __init__(self, node: SimNode) -> None:
-        self._node = node
-
-    def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
-        node, session_id = self._node, self._node.session_id
-
-        def finish() -> None:
-            if node.session_id == session_id and node.broker is not None:
-                done(node.read(plan))
-                node.pump()
-
-        node.world.after(0.0005, finish)
+    at: float
+    group_id: int
+    text: str
 
 
 class World:
-    """Nodes, network and time. `now` starts at 1000 s."""
+    """Nodes, network and time. `now` starts at 1000 s.
+
+    Args:
+        groups_partitions: of `__groups`; None for as many as the product founds a cluster with.
+    """
 
     def __init__(
         self,
@@ -320,6 +81,7 @@ class World:
         nodes: int = 3,
         group_settings: GroupSettings | None = None,
         pace: Pace = Pace(),
+        groups_partitions: int | None = None,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -329,9 +91,12 @@ class World:
         self.watchers: list[Watcher] = []
         self.cut: set[tuple[int, int]] = set()
         self.group_settings = group_settings
+        self.counts: Counter[str] = Counter()
+        self.told: deque[Told] = deque(maxlen=TOLD_MAX)
+        self.restart_seconds = 0.5
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.blake2b(digest_size=16)
         self.events_run = 0
         self.check_every = 1 << 60
         self.nodes = {node_id: SimNode(self, node_id) for node_id in range(1, nodes + 1)}
@@ -344,19 +109,23 @@ class World:
             now_ms=self.clock.wall_ms(),
         )
         assert isinstance(founding, internal_pb2.Founding)
+        if groups_partitions is not None:
+            founding.groups_partitions = groups_partitions
         self.founding = founding
 
     def coordination(self, node_id: int) -> CoordinationView:
         """What the broker of this node is given; a test may put something else in its place."""
         return NoCoordination()
 
-    # Time
+    # ------------------------------------------------------------------------------------------------ time
 
     def at(self, when: float, action: Callable[[], None]) -> None:
+        """Let `action` happen at a time of the world's clock."""
         self._count += 1
         heapq.heappush(self._events, (when, self._count, action))
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Let `action` happen in a while."""
         self.at(self.clock.now() + seconds, action)
 
     def step(self) -> bool:
@@ -386,50 +155,116 @@ class World:
         until = self.clock.now() + seconds
         while not condition():
             due = self._events[0][0] if self._events else float("inf")
-            assert due <= until, f"seed {self.seed}: {what} within {seconds} s"
+            if due > until:
+                raise NotConverged(f"seed {self.seed}: {what} within {seconds} s")
             self.step()
+
+    # ------------------------------------------------------------------------------------------------ telling
 
     def note(self, text: str) -> None:
         """Add to the trace."""
         self._hash.update(f"{self.clock.now():.6f} {text}\n".encode())
 
+    def tell(self, text: str, group_id: int = 0) -> None:
+        """Add to the trace and to the story."""
+        self.told.append(Told(self.clock.now(), group_id, text))
+        self.note(text)
+
+    def count(self, what: str, times: int = 1) -> None:
+        """Count something that a run is asked about at its end."""
+        self.counts[what] += times
+
     @property
     def trace(self) -> str:
+        """A hash of everything that happened."""
         return self._hash.hexdigest()
 
-    # Network
+    # ------------------------------------------------------------------------------------------------ network
 
     def send(self, sender: SimNode, peer: int, packet: Packet) -> None:
-        target = self.nodes[peer]
+        """Carry a packet to another node, once, twice, late or never."""
+        target = self.nodes.get(peer)
+        if target is None:
+            return
+        rng, faults = self.rng, self.faults
         sent_by, sent_to = sender.session_id, target.session_id
-        copies = 1 + (self.rng.random() < self.faults.duplication)
+        copies = 1
+        if faults.duplication and rng.random() < faults.duplication:
+            copies = 2
+            self.counts["packets_doubled"] += 1
         for _ in range(copies):
-            if self.rng.random() < self.faults.loss:
+            if faults.loss and rng.random() < faults.loss:
+                self.counts["packets_lost"] += 1
                 continue
+            seconds = rng.uniform(faults.delay_min, faults.delay_max)
+            if faults.held_back and rng.random() < faults.held_back:
+                self.counts["packets_held_back"] += 1
+                seconds += rng.uniform(0.0, faults.held_back_seconds)
+            self.after(seconds, lambda: self._deliver(sender, target, sent_by, sent_to, packet))
 
-            def deliver() -> None:
-                # A stream does not outlive either of its processes.
-                if target.broker is None or target.session_id != sent_to or sender.session_id != sent_by:
-                    return
-                if (sender.node_id, peer) in self.cut:
-                    return
-                self.note(f"{sender.node_id}>{peer} {_gist(packet)}")
-                target.broker.on_packet(sender.node_id, sent_by, packet)
-                target.pump()
+    def _deliver(self, sender: SimNode, target: SimNode, sent_by: int, sent_to: int, packet: Packet) -> None:
+        # A stream does not outlive either of its processes.
+        if target.broker is None or target.session_id != sent_to or sender.session_id != sent_by:
+            return
+        if (sender.node_id, target.node_id) in self.cut:
+            self.counts["packets_cut"] += 1
+            return
+        broker = target.broker
+        self.note(f"{sender.node_id}>{target.node_id} {_gist(packet)}")
 
-            self.after(self.rng.uniform(self.faults.delay_min, self.faults.delay_max), deliver)
+        def arrive() -> None:
+            if target.heard.get(sender.node_id) != sent_by:
+                target.heard[sender.node_id] = sent_by
+                broker.on_connected(sender.node_id, sent_by)
+            broker.on_packet(sender.node_id, sent_by, packet)
 
-    # Conveniences
+        target.enter(arrive)
+
+    def connect(self, node: SimNode) -> None:
+        """A process has started: streams are opened where the network lets them; others when it does."""
+        for other in self.nodes.values():
+            if other is node or other.broker is None or node.broker is None:
+                continue
+            for one, two in ((node, other), (other, node)):
+                if (one.node_id, two.node_id) not in self.cut and not two.paused and not one.paused:
+                    assert two.broker is not None
+                    two.heard[one.node_id] = one.session_id
+                    two.broker.on_connected(one.node_id, one.session_id)
+            other.pump()
+
+    def disconnect(self, node: SimNode) -> None:
+        """A process has ended: its peers are told where the network lets them, mostly."""
+        silent = self.faults.silent_deaths > 0 and self.rng.random() < self.faults.silent_deaths
+        for other in self.nodes.values():
+            broker = other.broker
+            if broker is None or silent or (node.node_id, other.node_id) in self.cut:
+                continue
+            other.enter(lambda broker=broker: broker.on_disconnected(node.node_id))  # type: ignore[misc]
+
+    # ------------------------------------------------------------------------------------------------ the whole
+
+    def on_exit(self, node: SimNode) -> None:
+        """A process has ended by itself: a supervisor starts it again."""
+        self.start_later(node, self.restart_seconds)
+
+    def start_later(self, node: SimNode, seconds: float) -> None:
+        """Start a node in a while, unless it runs by then."""
+
+        def start() -> None:
+            if node.opened is None and not node.dead:
+                node.start()
+
+        self.after(seconds, start)
 
     def start_all(self) -> None:
+        """Start every node that is down."""
         for node in self.nodes.values():
-            if not node.running:
+            if node.opened is None and not node.dead:
                 node.start()
 
     def brokers(self) -> dict[int, Broker]:
+        """The brokers of all nodes that run."""
         return {node_id: node.broker for node_id, node in self.nodes.items() if node.broker is not None}
-
-    # The whole
 
     def found(self, seconds: float = 30.0) -> None:
         """Start every node and wait until the founding record is applied everywhere."""
@@ -445,7 +280,10 @@ class World:
         self.faults = Faults()
         self.cut.clear()
         for node in self.nodes.values():
+            node.sync_slowness = 1.0
             node.release_syncs()
+            if node.paused:
+                node.resume()
         self.start_all()
 
 

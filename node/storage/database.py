@@ -109,15 +109,22 @@ class MemoryDatabase:
     Args:
         files: the file system whose crash is also the crash of this database.
         draw: returns that many random bytes, for the id of a new database.
+        make: makes a storage of that id.
     """
 
-    def __init__(self, files: MemoryFileSystem, draw: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        files: MemoryFileSystem,
+        draw: Callable[[int], bytes],
+        make: Callable[[bytes], MemoryStorage] = MemoryStorage,
+    ) -> None:
         self.storage: MemoryStorage | None = None
         self.moved: dict[str, MemoryStorage] = {}
         self.wal_copies: list[str] = []
         self.refusing: frozenset[RecoveryMode] = frozenset()
         self._files = files
         self._draw = draw
+        self._make = make
         self._open = False
 
     def exists(self) -> bool:
@@ -128,7 +135,7 @@ class MemoryDatabase:
         """Open or make the storage; see Database."""
         if self.storage is None:
             self._files.step()
-            self.storage = MemoryStorage(self._draw(16))
+            self.storage = self._make(self._draw(16))
             self.refusing = frozenset()
         elif mode in self.refusing:
             raise StorageCorrupt(f"the database in memory refuses {mode.value}")

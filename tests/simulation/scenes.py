@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from quorumlog.chaos.sim.cluster import create_topic
-from quorumlog.chaos.sim.world import Pace, SimNode, World
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import Pace, World
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import client_pb2 as pb

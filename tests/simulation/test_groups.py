@@ -9,8 +9,9 @@ import pytest
 
 from quorumlog.chaos.sim.cluster import committed_offsets, create_topic
 from quorumlog.chaos.sim.members import Delivery, SimMember
+from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.producers import SimProducer
-from quorumlog.chaos.sim.world import Pace, SimNode, World
+from quorumlog.chaos.sim.world import Pace, World
 from quorumlog.fetching import FetchSettings
 from quorumlog.node.metadata.topics import GROUPS_TOPIC
 from tests.simulation.scenes import FAST, founded, leader, leaders

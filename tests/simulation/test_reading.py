@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from quorumlog.chaos.sim.world import SimNode, World
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import World
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import (
     acked,

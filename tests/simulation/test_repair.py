@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorumlog.chaos.sim.world import SimNode
+from quorumlog.chaos.sim.node import SimNode
 from quorumlog.node.broker.leadership import BALANCE_SECONDS
 from quorumlog.node.storage.interface import RecoveryMode
 from quorumlog.proto import client_pb2 as pb

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.chaos.sim.world import SimNode, World
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import World
 from quorumlog.node.replica import folds as folds_module
 from quorumlog.node.storage import group_log
 from quorumlog.proto import client_pb2 as pb

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quorumlog.chaos.sim.cluster import create_topic
-from quorumlog.chaos.sim.world import SimNode, World
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import World
 from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import group_range
 from quorumlog.proto import client_pb2 as pb

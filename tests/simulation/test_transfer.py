@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.chaos.sim.world import SimNode, World
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import World
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import FAST, acked, answer, batch, isolate, leader, others, produce, replica_of, with_topic
 
