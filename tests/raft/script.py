@@ -251,16 +251,34 @@ class Script:
             self.shells[node_id].nonce = int(options["nonce"])
         self.shells[node_id].start()
 
+    def do_forget(self, node_id: int, through: int, **options: str) -> None:
+        """The disk loses all entries behind `through` though they were synced; starts again in repair, with `nonce`."""
+        shell = self.shells[node_id]
+        shell.nonce = int(options["nonce"])
+        del shell.disk.stored[max(through - shell.disk.offset, 0) :]
+        shell.start()
+
     def do_step(self, sender: int, to: int, **options: str) -> None:
-        """Hands a made-up message to `to`; `entries=5/2,6/2`."""
+        """Hands a made-up message to `to`; `entries=5/2,6/2`, `voters=1,2,3` for the configuration of a snapshot."""
         pairs = [one.split("/") for one in options.pop("entries", "").split(",") if one]
         entries = tuple(entry(int(index), int(term)) for index, term in pairs)
         kind = MessageType[options.pop("type")]
         flags = {
             name: options.pop(name) == "yes" for name in ("reject", "counting", "force", "quiesce") if name in options
         }
+        made_of = Configuration(_nodes(options.pop("voters"))) if "voters" in options else None
         values = {name: int(value) for name, value in options.items()}
-        self._step(Message(kind, NodeId(sender), NodeId(to), entries=entries, **flags, **values))  # type: ignore[arg-type]
+        self._step(
+            Message(
+                kind,
+                NodeId(sender),
+                NodeId(to),
+                entries=entries,
+                configuration=made_of,
+                **flags,  # type: ignore[arg-type]
+                **values,  # type: ignore[arg-type]
+            )
+        )
 
     # Work
 
@@ -414,6 +432,8 @@ class Script:
             parts.append(f"truncate since {ready.truncate_since}")
         if ready.entries:
             parts.append(f"append {describe_entries(ready.entries)}")
+        if ready.configurations is not None:
+            parts.append(f"configurations of entries {' '.join(str(row.index) for row in ready.configurations)}")
         parts.append(f"commit={ready.commit_index}")
         self.print(f"{node_id} ready: " + ", ".join(parts))
         for message in ready.messages:
