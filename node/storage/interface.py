@@ -183,7 +183,7 @@ class Storage(Protocol):
         """Give the space of deleted keys in start <= k < end_exclusive back to the file system. Blocks, perhaps for
         seconds.
 
-        Raises StorageCorrupt or StorageFailed.
+        Raises StorageFailed. Damage in the way may show at a later write only.
         """
 
     def close(self) -> None:

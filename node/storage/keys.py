@@ -99,5 +99,10 @@ def group_and_row_of_meta_key(key: bytes) -> tuple[int, int]:
     return group_id, row
 
 
+def group_of_key(key: bytes) -> int:
+    """Group id in any key, NODE_WIDE for a row of the node."""
+    return int.from_bytes(key[1:9], "big")
+
+
 def _prefix(group_id: int) -> bytes:
     return KEY_VERSION.to_bytes(1, "big") + group_id.to_bytes(8, "big")

@@ -8,11 +8,17 @@ How rocksdict behaves, and what follows (rocksdict 0.3.29, measured):
 - An iterator ends silently at a damaged block, and only status() says so; get and list get raise.
 - The lower bound of ReadOptions is ignored, so a scan compares keys itself.
 - A failed sync or write is latched: everything fails until the next opening, and the failed write may be there then.
+- A damaged block or blob fails the reads of the keys in it, also those of other groups, and scans across it even after
+  the keys were written again: a scan reads old versions too. Everything else is served.
+- Compaction across a damaged block fails, and with it every later write until the next opening, and soon the same
+  again: such a database has to be copied into a new one. `compact_range` itself says nothing. Hence DAMAGED_NAME.
+- `Rdict.repair` forgets the blob files, leaves out a table with one bad block, and does not miss a table that is gone.
 - A database stays open (and locked) as long as any handle of it lives, a column family's too.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +29,7 @@ from rocksdict import WriteBatch as RocksBatch
 
 from quorumlog.node.errors import StorageBusy, StorageCorrupt, StorageError, StorageFailed, StorageLocked
 from quorumlog.node.storage.interface import ChangeKind, Family, Pressure, RecoveryMode, WriteBatch
-from quorumlog.node.storage.keys import NODE_WIDE, MetaRow, meta_key
+from quorumlog.node.storage.keys import NODE_WIDE, MetaRow, group_of_key, meta_key
 from quorumlog.node.storage.rocks_options import (
     BLOB_GARBAGE_AGE,
     BLOB_GARBAGE_AGE_OPTION,
@@ -44,6 +50,10 @@ _SIZE_PROPERTIES: Final = (
     "rocksdb.total-blob-file-size",
     "rocksdb.size-all-mem-tables",
 )
+DAMAGED_NAME: Final = "DAMAGED"
+"""A file in the database's folder, made when a background task met a damaged table: says what RocksDB said. Writes will
+fail for ever; what can be read must be copied into a new database."""
+
 _DATABASE_ID_KEY: Final = meta_key(NODE_WIDE, MetaRow.DATABASE_ID)
 
 
@@ -121,7 +131,7 @@ class RocksStorage:
         try:
             value: bytes | None = table.get(key)
         except Exception as error:
-            raise self._read_error(error) from error
+            raise self._read_error(error, family, key) from error
         return value
 
     def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -130,7 +140,7 @@ class RocksStorage:
         try:
             values: list[bytes | None] | None = table.get(list(keys))
         except Exception as error:
-            raise self._read_error(error) from error
+            raise self._read_error(error, family, keys[0]) from error
         assert values is not None, "a list get answers with a list"
         return values
 
@@ -159,7 +169,7 @@ class RocksStorage:
                 advance()
             iterator.status()  # an iterator is just as invalid at the end as at a damaged block
         except Exception as error:
-            raise self._read_error(error) from error
+            raise self._read_error(error, family, start) from error
         return pairs
 
     def sequence_number(self) -> int:
@@ -213,7 +223,7 @@ class RocksStorage:
             finally:
                 table.set_options({BLOB_GARBAGE_AGE_OPTION: str(BLOB_GARBAGE_AGE)})
         except Exception as error:
-            raise self._read_error(error) from error
+            raise self._failed("giving back space", error) from error
 
     def close(self) -> None:
         """See Storage."""
@@ -259,18 +269,31 @@ class RocksStorage:
         return drawn
 
     def _failed(self, what: str, error: Exception) -> StorageFailed:
-        return StorageFailed(
-            f"{what} in {self.path} failed, its outcome is unknown: {error}. Check the disk (space, dmesg), then start "
-            "the node again"
-        )
+        fix = "Check the disk (space, dmesg), then start the node again"
+        if str(error).startswith("Corruption"):
+            self._leave_mark(str(error))
+            fix = "Check the disk (dmesg, smartctl); the next start copies what can be read into a new database"
+        return StorageFailed(f"{what} in {self.path} failed, its outcome is unknown: {error}. {fix}")
 
-    def _read_error(self, error: Exception) -> StorageError:
+    def _leave_mark(self, text: str) -> None:
+        try:
+            with open(self.path / DAMAGED_NAME, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            pass  # the failure itself is told; after the next start it happens again, and so does this
+
+    def _read_error(self, error: Exception, family: Family, key: bytes) -> StorageError:
+        where = f"{_FAMILY_NAMES[family]} of group {group_of_key(key)}"
         if str(error).startswith("Corruption"):
             return StorageCorrupt(
-                f"the database in {self.path} is damaged: {error}. Check the disk; the replica must be repaired from "
-                "its peers"
+                f"the database in {self.path} is damaged in {where}: {error}. Check the disk; the replica must be "
+                "repaired from its peers"
             )
-        return StorageFailed(f"reading in {self.path} failed: {error}. Check the disk, then start the node again")
+        return StorageFailed(
+            f"reading {where} in {self.path} failed: {error}. Check the disk, then start the node again"
+        )
 
 
 def _property(family: Rdict, name: str) -> int:
