@@ -68,7 +68,13 @@ class Findings:
         Args:
             speaking: nodes that are not silent, although no member is heard from them.
         """
-        yield from findings_of_opening(self._opened, self._me)
+        in_repair = any(not replica.counting for replica in self._multi.replicas.values())
+        for finding in findings_of_opening(self._opened, self._me):
+            if finding.fix == REPAIR_FIX and not in_repair:
+                finding.severity = client_pb2.INFO
+                finding.message += "; it has everything again since"
+                finding.fix = "check the disk (dmesg, smartctl)"
+            yield finding
         if self._gate.disk_full is not None:
             yield _problem(self._me, self._gate.disk_full, "free disk space, or shorten the retention of topics")
         yield from self._forgotten()
@@ -97,8 +103,7 @@ class Findings:
                 self._me,
                 f"{_count(len(lost), 'replica was', 'replicas were')} here and gone from the database: {some(lost)}; "
                 "made again in repair, without voting or leading",
-                f"replace the disk of {self._me} if it is failing, and keep the other replicas up; this release cannot "
-                "make these whole again",
+                REPAIR_FIX,
             )
         repaired = [one for one in replicas if not one.counting and one.group_id not in self._hosting.lost]
         if repaired:

@@ -369,7 +369,7 @@ class _Opening:
 
 
 REPAIR_FIX = (
-    "keep the other nodes running: acknowledged records are on them. This node goes on receiving records but neither "
-    "votes nor leads for replicas in REPAIR, and this version cannot bring them out of it: keep the data folder, "
-    "quarantine/ included, for the version that can"
+    "keep the other nodes running: acknowledged records are on them. Replicas in REPAIR neither vote nor lead, and take "
+    "what they lack from the others by themselves until they have everything; check the disk (dmesg, smartctl), and keep "
+    "quarantine/ until then"
 )
