@@ -3,19 +3,21 @@
 The file is JSON with the format version first, and its CRC-32C as the last line:
 
     {
-      "format_version": 1,        what wrote it
-      "oldest_version": 1,        the oldest version that may open this data folder
+      "format_version": 2,        what wrote it
+      "oldest_version": 1,        the oldest version that may open this data folder; 2 where the node was admitted later
       "node_id": 1,
       "incarnation": "<32 hex>",  drawn when the data folder was made; another folder is another incarnation
       "cluster_id": "<32 hex>",   null while the node waits
-      "founding": {...}           the founding record, on the nodes the cluster was founded from; else null
+      "founding": {...},          the founding record of the cluster; null while the node waits
+      "admitted_at_index": 0      the entry of __cluster that admitted this incarnation; 0: the founding record names it
     }
     crc32c 1a2b3c4d
 
 A node that starts on an empty folder draws a new incarnation and *waits*: it belongs to no cluster, never votes and
-founds nothing by itself. It becomes a member by the founding record that names it, or by being added later. A cluster
-knows its nodes by node id *and* incarnation, so the wiped folder of a known node is a stranger that waits, not a
-member that has forgotten its votes.
+founds nothing by itself. It becomes a member by the founding record that names it, or by being admitted later. A
+cluster knows its nodes by node id *and* incarnation, so the wiped folder of a known node is a stranger that waits, not
+a member that has forgotten its votes. A version that did not know of admission would take an admitted node for a
+founder, which votes from the beginning: so it may not open such a folder.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from quorumlog.proto.crc32c import crc32c
 from quorumlog.raft.types import NodeId
 
 IDENTITY_NAME = "identity"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OLDEST_VERSION = 1
+OLDEST_VERSION_ADMITTED = 2
 ID_BYTES = 16
 """Length of a cluster id and of an incarnation: 128 random bits, so two are never alike."""
 
@@ -85,12 +88,17 @@ class Founding:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The content of the identity file. `cluster_id` and `incarnation` are 16 bytes each."""
+    """The content of the identity file. `cluster_id` and `incarnation` are 16 bytes each.
+
+    `admitted_at_index` is 0 for a founder, and otherwise the index of the entry of `__cluster` that admitted this
+    incarnation: such a node never votes because of the founding record.
+    """
 
     node_id: NodeId
     incarnation: bytes
     cluster_id: bytes | None = None
     founding: Founding | None = None
+    admitted_at_index: int = 0
     format_version: int = FORMAT_VERSION
     oldest_version: int = OLDEST_VERSION
 
@@ -122,19 +130,42 @@ class Identity:
             reason = f"under incarnation {named[0]}" if named else "not at all"
             raise FoundingRefused(
                 f"the founding record of cluster {founding.cluster_id.hex()} names node {self.node_id} {reason}, but "
-                f"its incarnation is {self.incarnation.hex()}: bring the folder of that incarnation back; this release "
-                "cannot replace a node"
+                f"its incarnation is {self.incarnation.hex()}: bring the folder of that incarnation back, or wait "
+                "until the cluster has admitted this one"
             )
         return replace(self, cluster_id=founding.cluster_id, founding=founding)
 
-    def joined(self, cluster_id: bytes) -> Identity:
-        """Return the identity of this node as one that was added later; unchanged when it is a member already.
+    def admitted(self, founding: Founding, member: Founder, admitted_at_index: int) -> Identity:
+        """Return the identity of this node as one that was admitted later; unchanged when it is a member already.
 
-        Raises WrongDataFolder when it belongs to another cluster.
+        Args:
+            founding: the founding record of the cluster.
+            member: whom the cluster has admitted.
+            admitted_at_index: the index of the entry of `__cluster` that did.
+
+        Raises FoundingRefused when that is another node or incarnation, or this node belongs to another cluster.
         """
-        if self.cluster_id not in (None, cluster_id):
-            raise _other_cluster(self, cluster_id, f"node {self.node_id}")
-        return self if self.cluster_id == cluster_id else replace(self, cluster_id=cluster_id)
+        assert admitted_at_index > 0, "a founder is not admitted"
+        if self.cluster_id not in (None, founding.cluster_id):
+            assert self.cluster_id is not None
+            raise FoundingRefused(
+                f"node {self.node_id} already belongs to cluster {self.cluster_id.hex()}: it cannot join "
+                f"{founding.cluster_id.hex()}; use an empty data folder for another cluster"
+            )
+        if member != Founder(self.node_id, self.incarnation):
+            raise FoundingRefused(
+                f"cluster {founding.cluster_id.hex()} has admitted node {member.node_id} under incarnation "
+                f"{member.incarnation.hex()}, but this is node {self.node_id} with incarnation {self.incarnation.hex()}"
+            )
+        if self.cluster_id is not None:
+            return self
+        return replace(
+            self,
+            cluster_id=founding.cluster_id,
+            founding=founding,
+            admitted_at_index=admitted_at_index,
+            oldest_version=OLDEST_VERSION_ADMITTED,
+        )
 
 
 def new_identity(node_id: NodeId, draw: Callable[[int], bytes]) -> Identity:
@@ -187,11 +218,12 @@ def encode_identity(identity: Identity) -> bytes:
     }
     fields = {
         "format_version": FORMAT_VERSION,
-        "oldest_version": OLDEST_VERSION,
+        "oldest_version": OLDEST_VERSION_ADMITTED if identity.admitted_at_index else OLDEST_VERSION,
         "node_id": identity.node_id,
         "incarnation": identity.incarnation.hex(),
         "cluster_id": identity.cluster_id and identity.cluster_id.hex(),
         "founding": founding,
+        "admitted_at_index": identity.admitted_at_index,
     }
     text = json.dumps(fields, indent=2).encode("ascii") + b"\n"
     return text + b"crc32c %08x\n" % crc32c(text)
@@ -217,6 +249,7 @@ def decode_identity(data: bytes, where: str) -> Identity:
         incarnation=bytes.fromhex(cast("str", fields["incarnation"])),
         cluster_id=_optional_id(fields["cluster_id"]),
         founding=_decode_founding(fields["founding"]),
+        admitted_at_index=cast("int", fields.get("admitted_at_index", 0)),
         format_version=cast("int", fields["format_version"]),
         oldest_version=oldest,
     )

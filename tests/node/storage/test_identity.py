@@ -39,6 +39,9 @@ def founding(*voters: tuple[int, bytes], cluster_id: bytes = CLUSTER) -> Foundin
     return Founding(cluster_id, tuple(Founder(NodeId(node), incarnation) for node, incarnation in named), b"as it came")
 
 
+ADMITTED = waiting().admitted(founding((2, b"j" * 16)), Founder(NodeId(1), INCARNATION), 77)
+
+
 def sealed(text: bytes) -> bytes:
     return text + b"crc32c %08x\n" % crc32c(text)
 
@@ -82,15 +85,34 @@ def test_a_node_that_the_record_does_not_name_is_refused() -> None:
         waiting(node_id=4).founded(founding())
 
 
-def test_a_node_that_was_added_belongs_to_the_cluster_without_a_founding_record() -> None:
-    member = waiting().joined(CLUSTER)
-    assert (member.state, member.cluster_id, member.founding) == (IdentityState.MEMBER, CLUSTER, None)
-    assert member.joined(CLUSTER) is member
-    with pytest.raises(WrongDataFolder, match=f"belongs to cluster {CLUSTER.hex()}, not to {OTHER_CLUSTER.hex()}"):
-        member.joined(OTHER_CLUSTER)
+def test_a_node_that_is_admitted_belongs_to_the_cluster_and_knows_that_it_is_no_founder() -> None:
+    late = Founder(NodeId(4), b"l" * 16)
+    member = waiting(4, late.incarnation).admitted(founding(), late, 77)
+    assert member.state is IdentityState.MEMBER
+    assert member.founding == founding()
+    assert member.admitted_at_index == 77
+    assert member.admitted(founding(), late, 77) is member
+    with pytest.raises(FoundingRefused, match=f"already belongs to cluster {CLUSTER.hex()}"):
+        member.admitted(founding(cluster_id=OTHER_CLUSTER), late, 5)
 
 
-@pytest.mark.parametrize("identity", [waiting(), waiting().joined(CLUSTER), waiting().founded(founding())])
+def test_a_wiped_founder_is_admitted_under_its_new_incarnation_only() -> None:
+    wiped = waiting(incarnation=b"new incarnation!")
+    with pytest.raises(FoundingRefused, match=INCARNATION.hex()):
+        wiped.admitted(founding(), Founder(NodeId(1), INCARNATION), 77)
+    with pytest.raises(FoundingRefused, match="node 2"):
+        wiped.admitted(founding(), Founder(NodeId(2), wiped.incarnation), 77)
+    assert wiped.admitted(founding(), Founder(NodeId(1), wiped.incarnation), 77).admitted_at_index == 77
+
+
+def test_a_version_that_does_not_know_of_admission_may_not_open_the_folder_of_an_admitted_node() -> None:
+    text = encode_identity(ADMITTED)
+    assert json.loads(text[: text.rindex(b"crc32c")])["oldest_version"] == 2
+    text = encode_identity(waiting().founded(founding()))
+    assert json.loads(text[: text.rindex(b"crc32c")])["oldest_version"] == 1
+
+
+@pytest.mark.parametrize("identity", [waiting(), ADMITTED, waiting().founded(founding())])
 def test_an_identity_is_read_back_as_it_was_saved(identity: Identity) -> None:
     files = MemoryFileSystem()
     save_identity(files, identity)
@@ -127,18 +149,18 @@ def test_every_cut_is_noticed() -> None:
 
 
 def test_a_folder_that_only_a_newer_version_may_open_is_refused() -> None:
-    newer = sealed(b'{"format_version": 3, "oldest_version": 2, "what": "nobody knows"}\n')
+    newer = sealed(b'{"format_version": 9, "oldest_version": 3, "what": "nobody knows"}\n')
     with pytest.raises(
-        FormatTooNew, match=r"/data has format version 3 .* version 2 or newer; this program reads version 1"
+        FormatTooNew, match=r"/data has format version 9 .* version 3 or newer; this program reads version 2"
     ):
         decode_identity(newer, "/data")
 
 
 def test_a_newer_format_that_this_version_may_open_is_opened() -> None:
     text = encode_identity(waiting())
-    fields = json.loads(text[: text.rindex(b"crc32c")]) | {"format_version": 2, "new_field": True}
+    fields = json.loads(text[: text.rindex(b"crc32c")]) | {"format_version": 3, "new_field": True}
     identity = decode_identity(sealed(json.dumps(fields).encode() + b"\n"), "here")
-    assert (identity.node_id, identity.format_version) == (1, 2)
+    assert (identity.node_id, identity.format_version) == (1, 3)
 
 
 def test_the_folder_of_another_node_is_refused_by_both_names() -> None:
@@ -147,7 +169,7 @@ def test_the_folder_of_another_node_is_refused_by_both_names() -> None:
 
 
 def test_the_folder_of_another_cluster_is_refused_by_both_names() -> None:
-    member = waiting().joined(CLUSTER)
+    member = waiting().founded(founding())
     with pytest.raises(
         WrongDataFolder, match=f"/data belongs to cluster {CLUSTER.hex()}, not to {OTHER_CLUSTER.hex()}"
     ):
