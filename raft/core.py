@@ -185,8 +185,10 @@ class Core:
         self.log.begin_behind(index, term)
         self.configurations.reset(index, configuration)
         self._configure()
-        self.commit_index = self.applied = index
-        self.tracer.on_commit(index)
+        self.applied = index
+        if index > self.commit_index:  # in repair it may stand above already, and never falls
+            self.commit_index = index
+            self.tracer.on_commit(index)
 
     def compact(self, upto: LogIndex) -> None:
         """The shell drops the prefix through `upto` (inclusive)."""

@@ -48,9 +48,9 @@ def handle_snapshot(core: Core, message: Message) -> None:
     core.hear_leader(message.sender)
     log, index = core.log, message.index
     assert message.configuration is not None, "validated"
-    if index <= core.commit_index:
-        # Committed and here, so the leader has it too.
-        matched = core.commit_index
+    committed_here = min(core.commit_index, log.last_index)  # in repair, what is committed may be lost here
+    if index <= committed_here:
+        matched = committed_here  # so the leader has it too
     elif log.holds(index, message.log_term):
         matched = index
         core.commit_to(index)

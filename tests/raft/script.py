@@ -252,9 +252,13 @@ class Script:
         self.shells[node_id].start()
 
     def do_forget(self, node_id: int, through: int, **options: str) -> None:
-        """The disk loses all entries behind `through` though they were synced; starts again in repair, with `nonce`."""
+        """The disk loses all entries behind `through` though they were synced; starts again in repair, with `nonce`.
+
+        What it remembers of the commit index, if anything, is `commit`.
+        """
         shell = self.shells[node_id]
         shell.nonce = int(options["nonce"])
+        shell.commit_index = int(options.get("commit", 0))
         del shell.disk.stored[max(through - shell.disk.offset, 0) :]
         shell.start()
 
