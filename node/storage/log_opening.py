@@ -155,7 +155,7 @@ def _last_sound_row(storage: Storage, group_id: int, prefix: Milestone, last_ind
 def _check_beginning(storage: Storage, group_id: int, found: StoredLog) -> None:
     first = found.prefix.next_index
     for item in survey(storage, group_id, first, min(first, found.end.next_index - 1)):
-        if isinstance(item, EntryDamaged) or not _belongs(found.epochs, item):
+        if isinstance(item, EntryDamaged) or not belongs(found.epochs, item):
             found.damaged.add(first)
         elif item[0].base_offset != found.prefix.next_offset:
             raise LogLost(
@@ -177,7 +177,7 @@ def _load_tail(storage: Storage, group_id: int, found: StoredLog, max_timestamp:
         found.row = end  # the distance to the next milestone is counted from here
     sound: list[Found] = []
     for index, item in enumerate(survey(storage, group_id, start, last_index), start):
-        if isinstance(item, EntryDamaged) or not _belongs(found.epochs, item):
+        if isinstance(item, EntryDamaged) or not belongs(found.epochs, item):
             found.damaged.add(index)
             sound.clear()
             exact = False
@@ -197,7 +197,7 @@ def _load_tail(storage: Storage, group_id: int, found: StoredLog, max_timestamp:
         found.tail.append(entry, header.next_offset, time_ms)
 
 
-def _belongs(epochs: EpochTable, item: Found) -> bool:
+def belongs(epochs: EpochTable, item: Found) -> bool:
     """Whether the entry is of the term that the table tells for its index: identity in a log is index and term."""
     header, _ = item
     return epochs.term_at(header.index) == header.term

@@ -8,7 +8,8 @@ The order, each step standing on the ones before it:
 4. open the database strictly; if that refuses - a flipped bit does it, but so does what an ordinary power cut leaves
    in the unsynced tail - put copies of its write-ahead log aside and open it up to the first record that does
    not check;
-5. let the watermark judge. At or above it only unsynced bytes are gone, and the node starts as usual.
+5. let the watermark judge. At or above it only unsynced bytes are gone, and the node starts as usual;
+6. copy a whole database that a damaged table keeps from taking writes.
 
 A node that has forgotten enters REPAIR: it draws a new repair id, durable before anything else is done, and every
 replica that does not hold it is not whole. A node that cannot tell any more what it voted, or who it is, is *wiped*:
@@ -19,8 +20,9 @@ way never leaves half an identity. Nothing is ever deleted; what cannot be used 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
-from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.errors import StorageCorrupt, StorageFailed
 from quorumlog.node.storage.database import Database
 from quorumlog.node.storage.files import FileSystem
 from quorumlog.node.storage.identity import (
@@ -32,9 +34,11 @@ from quorumlog.node.storage.identity import (
     new_identity,
     save_identity,
 )
-from quorumlog.node.storage.interface import RecoveryMode, Storage
+from quorumlog.node.storage.interface import Family, RecoveryMode, Storage
+from quorumlog.node.storage.keys import all_groups_range
 from quorumlog.node.storage.opened import Finding, NodeState, Opened, Severity
 from quorumlog.node.storage.repair import replicas_by_wholeness
+from quorumlog.node.storage.replacing import finish_copy, replace_whole, salvage
 from quorumlog.node.storage.votes import (
     VOTES_NAME,
     VoteRecord,
@@ -95,6 +99,7 @@ class _Opening:
         self._cluster_id = cluster_id
         self._findings: list[Finding] = []
         self._storage: Storage | None = None
+        self._foreign = False  # the database that was found belongs to somebody else
         self._votes: VotesFile | None = None
         self._watermark: Watermark | None = None
 
@@ -106,7 +111,7 @@ class _Opening:
             self._files.remove(CREATING_NAME)
             self._files.sync_folder()
         votes_lost = self._open_votes()
-        forgotten = self._judge()
+        forgotten = self._judge() or self._replace_damaged()
         if forgotten is not None:
             if identity.state is IdentityState.WAITING:
                 return self._wipe(f"{forgotten}; the node still waited for a cluster, so no promise is lost")
@@ -159,6 +164,8 @@ class _Opening:
             mark = self._watermark.mark
         except StorageCorrupt as error:
             watermark_lost = str(error)
+        if self._watermark is not None:
+            finish_copy(self._database, self._watermark, self._quarantine)
         if not self._database.exists():
             return "the database is missing"
         refusal = self._open_database()
@@ -177,13 +184,47 @@ class _Opening:
     def _compare(self, storage: Storage, mark: Mark) -> str | None:
         found, sequence = storage.database_id(), storage.sequence_number()
         if mark.database_id == NO_DATABASE:
+            self._close_storage()  # perhaps half filled
             return "the node stopped while a new database was being made in place of a lost one"
         if found != mark.database_id:
             # It may hold groups of another cluster under the same ids: nothing in it can be used.
+            self._foreign = True
             self._close_storage()
             return f"the database has id {found.hex()}, but the watermark belongs to {mark.database_id.hex()}"
         if sequence < mark.sequence:
             return f"the database ends at sequence number {sequence}, but had safely reached {mark.sequence}"
+        try:
+            storage.scan(Family.META, *all_groups_range())
+        except StorageCorrupt as error:
+            # Which replicas there are, what they voted and where their logs end: nobody can go on without.
+            with suppress(StorageFailed):
+                self._close_storage()
+            return f"rows of META cannot be read: {error}"
+        return None
+
+    def _replace_damaged(self) -> str | None:
+        """Copy a whole database that takes no more writes; return what is forgotten if that shows only now."""
+        damage = self._database.damage()
+        if damage is None:
+            return None
+        assert self._storage is not None, "a whole database is open"
+        assert self._watermark is not None, "it has judged the database"
+        if not self._database.has_room_for_copy():
+            self._find(
+                Severity.ERROR,
+                f"a table of the database is damaged ({damage}), and the disk has no room for a copy without it. "
+                "Writes will fail as soon as the damage is met again",
+                "free space on this disk, at least as much as the database takes, and start the node again",
+            )
+            return None
+        self._storage, saved = replace_whole(self._database, self._storage, self._watermark, self._quarantine)
+        self._find(
+            Severity.WARNING,
+            f"a table of the database was damaged ({damage}). All else is in a new one, nothing is forgotten: "
+            f"{saved.in_words()}; the old one is in {self._files.describe(QUARANTINE_NAME)}",
+            "damaged entries come back from other nodes by themselves; check the disk (dmesg, smartctl), and "
+            "remove the old database once every group has all its replicas",
+        )
         return None
 
     def _open_database(self) -> str:
@@ -262,15 +303,17 @@ class _Opening:
         repair_id = self._draw(16)
         replaced = ""
         if self._storage is None:
+            folder = None
             if self._database.exists():
                 folder = self._quarantine("database", f"{forgotten}; the node entered REPAIR")
                 self._database.move(folder)
-                replaced = (
-                    f". The database was moved to {self._files.describe(folder)} and replaced by an empty one; nothing "
-                    "was salvaged from it"
-                )
             self._mark(Mark(NO_DATABASE, 0, repair_id))
             self._storage = self._make_database()
+            if folder is not None:
+                saved = "nothing in it can be used"
+                if not self._foreign:
+                    saved = salvage(self._database, folder, self._storage)
+                replaced = f". The database was moved to {self._files.describe(folder)} and a new one made; {saved}"
         sequence = self._storage.sequence_number()
         self._storage.sync()
         self._mark(Mark(self._storage.database_id(), sequence, repair_id))
@@ -369,7 +412,7 @@ class _Opening:
 
 
 REPAIR_FIX = (
-    "keep the other nodes running: acknowledged records are on them. Replicas in REPAIR neither vote nor lead, and take "
-    "what they lack from the others by themselves until they have everything; check the disk (dmesg, smartctl), and keep "
-    "quarantine/ until then"
+    "keep the other nodes running: acknowledged records are on them. Replicas in REPAIR neither vote nor lead, and "
+    "take what they lack from the others by themselves until they have everything; check the disk (dmesg, smartctl), "
+    "and keep quarantine/ until then"
 )

@@ -296,6 +296,17 @@ class RocksStorage:
         )
 
 
+def repair_files(path: Path) -> None:
+    """Let RocksDB put together what it can of a database that does not open, in place; blocks. Raises StorageFailed.
+
+    What comes out may hold older versions of keys, and none of the values in blob files (`blob_files` reads those).
+    """
+    try:
+        Rdict.repair(str(path), database_options(DEFAULT_MEMORY, DBRecoveryMode.point_in_time()))
+    except Exception as error:
+        raise StorageFailed(f"the database in {path} cannot be repaired: {error}") from error
+
+
 def _property(family: Rdict, name: str) -> int:
     value = family.property_int_value(name)
     return 0 if value is None else value

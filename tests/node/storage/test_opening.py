@@ -259,7 +259,7 @@ def test_a_database_of_another_id_enters_repair_and_is_put_aside() -> None:
     opened = in_repair(machine, f"has id {(b'f' * 16).hex()}")
     assert opened.storage.database_id() != b"f" * 16
     assert machine.database.moved == {"quarantine/0001-database": foreign}
-    assert "nothing was salvaged" in errors(opened)
+    assert "nothing in it can be used" in errors(opened)
 
 
 def test_a_missing_database_enters_repair() -> None:
