@@ -17,7 +17,7 @@ from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.groups.state import Result as GroupResult
 from quorumlog.node.groups.topics import TopicView
 from quorumlog.node.metadata.catalogue import Catalogue
-from quorumlog.node.metadata.topics import GROUPS_PARTITIONS, GROUPS_TOPIC, Topic
+from quorumlog.node.metadata.topics import GROUPS_TOPIC, Partition, Topic
 from quorumlog.node.replica.machine import CommandMachine
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Committed, Replica
@@ -180,7 +180,7 @@ class GroupsPath:
         if topic is None:
             error = make_error(client_pb2.NOT_YET_AVAILABLE, "the cluster is not founded yet, or this node is behind")
             return client_pb2.FindCoordinatorResponse(error=error)
-        partition = topic.partitions[_partition_of(request.group)]
+        partition = _partition_of(topic, request.group)
         nodes = [self._directory.catalogue.nodes.get(node_id) for node_id in partition.replicas]
         return client_pb2.FindCoordinatorResponse(
             coordinator=self._directory.leader_of(partition.group_id),
@@ -266,7 +266,7 @@ class GroupsPath:
         topic = self._directory.catalogue.topic(GROUPS_TOPIC)
         if topic is None:
             return None
-        return self._multi.replicas.get(topic.partitions[_partition_of(group)].group_id)
+        return self._multi.replicas.get(_partition_of(topic, group).group_id)
 
     def _coordinator(self, group: str) -> GroupCoordinator | client_pb2.Error:
         replica = self._replica_of(group)
@@ -306,5 +306,6 @@ class GroupsPath:
         self._multi.touch(replica)
 
 
-def _partition_of(group: str) -> int:
-    return partition_for_key(group.encode(), GROUPS_PARTITIONS)
+def _partition_of(topic: Topic, group: str) -> Partition:
+    """The partition of `__groups` that has a group: the number of them was recorded when the cluster was founded."""
+    return topic.partitions[partition_for_key(group.encode(), len(topic.partitions))]
