@@ -80,8 +80,8 @@ def work(shell: Shell) -> list[Ready]:
 
 
 def message(kind: MessageType, term: int = PRESENT) -> Message:
-    """One that a correct peer may send to the replica of `make`: an entry, a snapshot of more than is here, an answer."""
-    position = {"index": LogIndex(1), "log_term": Term(1)}
+    """One that a correct peer may send to the replica of `make`."""
+    position: dict[str, object] = {"index": LogIndex(1), "log_term": Term(1)}
     fields: dict[MessageType, dict[str, object]] = {
         MessageType.APPEND: {**position, "entries": (entry(2, 2),), "commit_index": LogIndex(1)},
         MessageType.APPEND_RESPONSE: {"index": LogIndex(1), "last_index": LogIndex(1), "stable_index": LogIndex(1)},
@@ -118,17 +118,22 @@ def outcome(kind: str, one: Message) -> str:
             words.append(f"appends {'no-op' if node.is_leader else ready.entries[0].index}")
         if ready.commit_index != before[3] and ready.install is None:
             words.append(f"commits {ready.commit_index}")
-        for answer in ready.messages + ready.messages_after_sync:
-            words.append(f"{answer.type.name.lower()} to {answer.to}{' (reject)' if answer.reject else ''}")
+        words += [
+            f"{answer.type.name.lower()} to {answer.to}{' (reject)' if answer.reject else ''}"
+            for answer in ready.messages + ready.messages_after_sync
+        ]
     return ", ".join(words) or "ignored"
 
 
+HEAD = """# What happens when a replica of term 3 gets a message of node 2
+
+Written by `QUORUMLOG_RAFT_REWRITE=1 pytest tests/raft/test_dispatch.py`. `ignored`: nothing changes and nothing is answered.
+`refused`: StepError. `follows 2`: takes node 2 for the leader. `to 2`: answered.
+"""
+
+
 def table() -> str:
-    lines = [
-        "# What happens when a replica of term 3 gets a message of node 2\n\n"
-        "Written by `QUORUMLOG_RAFT_REWRITE=1 pytest tests/raft/test_dispatch.py`. `ignored`: nothing changes and\n"
-        "nothing is answered. `refused`: StepError. `follows 2`: takes node 2 for the leader. `to 2`: answered.\n"
-    ]
+    lines = [HEAD]
     for kind in REPLICAS:
         lines.append(f"\n## {kind}\n\n| message | of term 2 | of term 3 | of term 4 |\n|---|---|---|---|\n")
         for one in MessageType:

@@ -63,8 +63,8 @@ def scripts_by_class() -> dict[str, list[str]]:
     """The scripts of each class, as their first lines say: `# R1, R2: what it shows`."""
     found: dict[str, list[str]] = {}
     for path in SCRIPTS:
-        marks, colon, purpose = path.read_text().partition("\n")[0].removeprefix("# ").partition(": ")
-        assert colon and purpose, f"{path.name} begins without classes and purpose"
+        marks, _, purpose = path.read_text().partition("\n")[0].removeprefix("# ").partition(": ")
+        assert purpose, f"{path.name} begins without classes and purpose"
         for mark in marks.split(", "):
             assert mark in CLASSES, f"{path.name} is of class {mark}"
             found.setdefault(mark, []).append(path.stem)
