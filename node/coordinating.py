@@ -48,6 +48,10 @@ class PlaneCarrier:
         self._tick()
         self._announce()
 
+    def change(self, plane: CoordinationPlane) -> None:
+        """Carry another plane from now on."""
+        self._plane = plane
+
     def _tick(self) -> None:
         now = self._clock.now()
         self._plane.tick(now)

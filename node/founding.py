@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 def wiped_fix(node_id: int) -> str:
     """What to do about a node whose folder is not the one that its cluster knows."""
     return (
-        f"stop node {node_id}, put its own data folder back (the one it last ran with: an older copy has forgotten "
-        "what it promised since) and start it again; if that folder is lost, keep the other nodes up: they go on "
-        "without it, and this release cannot take a wiped node in again under its new incarnation"
+        f"keep node {node_id} and a majority of the others up: they admit it as a new incarnation by themselves, and "
+        f"give it what its partitions lack; if its own data folder is still there, stop node {node_id} before that and "
+        "start it with that folder (the one it last ran with: an older copy has forgotten what it promised since)"
     )
 
 
@@ -129,24 +129,31 @@ class FoundingDesk:
             error = make_error(client_pb2.ALREADY_FOUNDED, message)
         return client_pb2.InitClusterResponse(error=error)
 
-    async def take(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
-        """Take the founding record, if it names this node under its present incarnation.
+    async def take(
+        self, record: internal_pb2.Founding, admitted: internal_pb2.NodeDescriptor | None = None
+    ) -> peer_pb2.FoundResponse:
+        """Take the founding record, if it names this node under its present incarnation, or if that is the one which
+        the cluster has `admitted` later.
 
         A caller that goes away meanwhile stops nothing: the thread that writes the identity cannot be stopped, and
         another record taken beside it might be overwritten on disk by this one.
         """
-        taker = asyncio.create_task(self._take_in_turn(record))
+        taker = asyncio.create_task(self._take_in_turn(record, admitted))
         self._takers.add(taker)
         taker.add_done_callback(self._takers.discard)
         # Other than `shield`, this leaves an error that nobody waits for any more to the loop, which logs it.
         await asyncio.wait((taker,))
         return taker.result()
 
-    async def _take_in_turn(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
+    async def _take_in_turn(
+        self, record: internal_pb2.Founding, admitted: internal_pb2.NodeDescriptor | None
+    ) -> peer_pb2.FoundResponse:
         async with self._taking:
-            return await self._take(record)
+            return await self._take(record, admitted)
 
-    async def _take(self, record: internal_pb2.Founding) -> peer_pb2.FoundResponse:
+    async def _take(
+        self, record: internal_pb2.Founding, admitted: internal_pb2.NodeDescriptor | None
+    ) -> peer_pb2.FoundResponse:
         stopping = peer_pb2.FoundResponse(message=f"node {self._node_id} is stopping")
         if self._stopping():
             return stopping
@@ -157,9 +164,13 @@ class FoundingDesk:
             record.SerializeToString(deterministic=True),
         )
         try:
-            identity = self._opened.identity.founded(founding)
+            if admitted is None:
+                identity = self._opened.identity.founded(founding)
+            else:
+                member = Founder(NodeId(admitted.node_id), admitted.incarnation)
+                identity = self._opened.identity.admitted(founding, member, admitted.admitted_at_index)
         except FoundingRefused as error:
-            return peer_pb2.FoundResponse(message=self._note_refusal(founding) or str(error))
+            return peer_pb2.FoundResponse(message=self._note_refusal(founding, admitted) or str(error))
         if self.record is None:
             await asyncio.to_thread(save_identity, self._opened.files, identity)
             if self._stopping():
@@ -169,10 +180,12 @@ class FoundingDesk:
             self._begin_as(record)
         return peer_pb2.FoundResponse(accepted=True)
 
-    def _note_refusal(self, founding: Founding) -> str | None:
+    def _note_refusal(self, founding: Founding, admitted: internal_pb2.NodeDescriptor | None) -> str | None:
         """Say once per cause that this node is not who a cluster takes it for; None when it is nothing of the kind."""
         mine = self._opened.identity.incarnation
         named = next((one.incarnation for one in founding.founders if one.node_id == self._node_id), None)
+        if admitted is not None:
+            named = admitted.incarnation if admitted.node_id == self._node_id else None
         if self._is_member() or named is None or named == mine:
             return None
         wiped = (

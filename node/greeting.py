@@ -31,6 +31,8 @@ class Greeting:
             lane=peer_pb2.BULK if lane is Lane.BULK else peer_pb2.CONTROL,
             to_node_id=peer,
             address=self.descriptor.client_address,
+            admitted_at_index=self.descriptor.admitted_at_index,
+            peer_address=self.descriptor.peer_address,
         )
 
     def welcome(self) -> peer_pb2.Welcome:
@@ -68,11 +70,58 @@ class Greeting:
                 f"{hello.cluster_id.hex()}: check the peer addresses"
             )
             return peer_pb2.Refusal(message=message, final=True)
-        for node in broker.peers():
-            if node.node_id == hello.node_id and node.incarnation == hello.incarnation:
-                return None
+        known = next((node for node in broker.peers() if node.node_id == hello.node_id), None)
+        if known is not None and known.incarnation == hello.incarnation:
+            return None
+        if hello.admitted_at_index > broker.cluster.applied:
+            return None  # it was admitted later than what is known here
+        if known is None:
+            message = (
+                f"node {hello.node_id} is not a member any more: it was removed; to have it back, start it with an "
+                "empty data folder and add it anew"
+            )
+            return peer_pb2.Refusal(message=message, final=True)
         message = (
-            f"node {hello.node_id} with incarnation {hello.incarnation.hex()} is not a member: its "
-            "data folder was wiped or is another node's; give it its own folder back"
+            f"node {hello.node_id} comes with incarnation {hello.incarnation.hex()}, but the cluster has admitted node "
+            f"{hello.node_id} as {known.incarnation.hex()} since, so what the former promised and holds counts for "
+            "nothing; start it with the data folder of the latter, or with an empty one"
         )
         return peer_pb2.Refusal(message=message, final=True)
+
+
+class Acquaintances:
+    """The peers of a member: those that its catalogue names, and those that have come by and are newer than that.
+
+    Without the latter a node that was down while others were admitted could be cut off for good: it would neither hear
+    the leader of `__cluster`, if that is one of them, nor be able to answer it.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._met: dict[int, internal_pb2.NodeDescriptor] = {}
+
+    def meet(self, hello: peer_pb2.Hello) -> bool:
+        """A peer was welcomed. Returns whether it is not, or not there, where it was known."""
+        node = internal_pb2.NodeDescriptor(
+            node_id=hello.node_id,
+            incarnation=hello.incarnation,
+            client_address=hello.address,
+            peer_address=hello.peer_address,
+            admitted_at_index=hello.admitted_at_index,
+        )
+        known = next((peer for peer in self.peers() if peer.node_id == node.node_id), None)
+        if known is not None and (known.incarnation, known.peer_address) == (node.incarnation, node.peer_address):
+            return False
+        self._met[node.node_id] = node
+        return any(peer == node for peer in self.peers())
+
+    def peers(self) -> list[internal_pb2.NodeDescriptor]:
+        """The other nodes, each as it is known last."""
+        broker = self._broker
+        # What the catalogue here has caught up with is its own word again, also that a node was removed.
+        self._met = {
+            node_id: node
+            for node_id, node in self._met.items()
+            if node.admitted_at_index > broker.cluster.applied or not broker.catalogue.nodes
+        }
+        return list(({node.node_id: node for node in broker.peers()} | self._met).values())

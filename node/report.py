@@ -62,8 +62,8 @@ def waiting_status(opened: Opened, desk: FoundingDesk) -> client_pb2.StatusRespo
         fix = "nothing at first: it is about to be handed the founding record; if it stays so, see the log of that node"
     else:
         fix = (
-            "found a cluster with `quorumlog cluster init`, if there is none; this release cannot add a node to one "
-            "that there is"
+            "found a cluster with `quorumlog cluster init`, if there is none; have it added to one that there is with "
+            "`quorumlog cluster add PEER_ADDRESS`, asked of that cluster"
         )
     response.findings.add(severity=severity, subject=subject, message=message, fix=fix)
     return response

@@ -7,9 +7,11 @@ import logging
 import random
 import secrets
 import socket
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from quorumlog.node.admission import Admission
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.outbox import Packet
 from quorumlog.node.clock import SystemClock
@@ -21,9 +23,8 @@ from quorumlog.node.disk import DiskWatch
 from quorumlog.node.driver import Driver
 from quorumlog.node.errors import StorageFailed
 from quorumlog.node.founding import FoundingDesk
-from quorumlog.node.greeting import Greeting
+from quorumlog.node.greeting import Acquaintances, Greeting
 from quorumlog.node.report import member_status, waiting_status
-from quorumlog.node.rpc.founding import hand_over
 from quorumlog.node.rpc.links import PeerLink, PeerLinks
 from quorumlog.node.rpc.servers import Servers
 from quorumlog.node.storage.database import DatabaseFolder, StorageOpener
@@ -69,7 +70,13 @@ class NodeServer:
         self._driver: Driver | None = None
         self._broker: Broker | None = None
         self._links: PeerLinks | None = None
+        self._admission: Admission | None = None
+        self._acquaintances: Acquaintances | None = None
         self._plane: CoordinationPlane | None = None
+        self._carrier: PlaneCarrier | None = None
+        self._planes_made = 0
+        self._sessions: dict[int, int] = {}
+        """Of the processes at the other end of this node's streams, by peer."""
 
     @property
     def broker(self) -> Broker | None:
@@ -116,6 +123,7 @@ class NodeServer:
         """The node belongs to a cluster: carry its broker."""
         self._opened = opened
         incarnation = opened.identity.incarnation
+        self._greeting.descriptor.admitted_at_index = opened.identity.admitted_at_index
         driver = self._driver = Driver(opened, self._clock, self._on_failure)
         self._links = PeerLinks(
             incarnation=incarnation,
@@ -133,7 +141,7 @@ class NodeServer:
             clock=self._clock,
             timers=driver.timers,
             rng=random.Random(secrets.randbits(64)),
-            coordination=self._make_plane(founding),
+            coordination=self._make_plane([node.node_id for node in founding.nodes]),
             syncer=driver.syncer,
             cold_reader=driver.cold_reader,
             send=self._links.send,
@@ -143,10 +151,11 @@ class NodeServer:
             on_coordination=self._on_coordination,
         )
         self._broker = broker
+        self._admission = Admission(broker, self.wake)
+        self._acquaintances = Acquaintances(broker)
         broker.start()
-        self._on_nodes_changed()
         if self._plane is not None:
-            PlaneCarrier(
+            self._carrier = PlaneCarrier(
                 self._plane,
                 broker=broker,
                 clock=self._clock,
@@ -154,7 +163,9 @@ class NodeServer:
                 incarnation=incarnation,
                 session_id=self._session_id,
                 disk_free_bytes=lambda: self._disk.free_bytes,
-            ).start()
+            )
+            self._carrier.start()
+        self._on_nodes_changed()
         driver.carry(broker)
         self._tasks.append(asyncio.create_task(self._watch_disk(broker, driver)))
         log.info("node %d serves cluster %s", self.node_id, founding.cluster_id.hex())
@@ -211,20 +222,25 @@ class NodeServer:
         """Found a cluster from the nodes at the peer addresses named, this one among them."""
         return await self._desk.init_cluster(request)
 
-    async def found(self, founding: internal_pb2.Founding) -> peer_pb2.FoundResponse:
-        """Take the founding record, if it names this node under its present incarnation."""
-        return await self._desk.take(founding)
+    async def found(
+        self, founding: internal_pb2.Founding, admitted: internal_pb2.NodeDescriptor | None
+    ) -> peer_pb2.FoundResponse:
+        """Take the founding record, if it names this node as it is now, or if it was admitted later."""
+        return await self._desk.take(founding, admitted)
+
+    async def add_node(self, request: client_pb2.AddNodeRequest) -> client_pb2.AddNodeResponse:
+        """Have a node that waits admitted."""
+        assert self._admission is not None, "asked of members only"
+        return await self._admission.add(request)
 
     def identify(self) -> peer_pb2.IdentifyResponse:
         """Who this node is, for founding."""
         return self._greeting.identify(self._desk.cluster_id)
 
     async def _on_waiting_peer(self, link: PeerLink) -> None:
-        """A peer named in the founding record still waits: hand it the record."""
-        if self._desk.record is not None:
-            refusal = await hand_over(link.channel(), self._desk.record)
-            if refusal is not None:
-                link.on_record_refused(refusal)
+        """A peer waits, although it is a member."""
+        if self._admission is not None:
+            await self._admission.on_waiting_peer(link)
 
     # ----------------------------------------------------------------------------------------------------------- peers
 
@@ -232,7 +248,10 @@ class NodeServer:
         """Why a peer's stream is turned away; None when it is welcome."""
         if self._broker is None and hello.to_node_id == self.node_id:
             self._desk.greeted_by = hello
-        return self._greeting.refuse(hello, self._broker)
+        refusal = self._greeting.refuse(hello, self._broker)
+        if refusal is None and self._acquaintances is not None and self._acquaintances.meet(hello):
+            self._on_nodes_changed()
+        return refusal
 
     def welcome(self) -> peer_pb2.Welcome:
         """Who this node is."""
@@ -259,10 +278,12 @@ class NodeServer:
         self._on_peer_down(peer)
 
     def _on_peer_up(self, peer: int, session_id: int) -> None:
+        self._sessions[peer] = session_id
         if self._plane is not None:
             self._plane.on_peer_up(NodeId(peer), session_id)
 
     def _on_peer_down(self, peer: int) -> None:
+        self._sessions.pop(peer, None)
         if self._plane is not None:
             self._plane.on_peer_down(NodeId(peer))
         if self._broker is not None:
@@ -279,21 +300,39 @@ class NodeServer:
             self.wake()
 
     def _on_nodes_changed(self) -> None:
-        if self._broker is not None and self._links is not None:
-            self._links.set_peers(list(self._broker.peers()))
+        if self._broker is None or self._links is None or self._acquaintances is None:
+            return
+        peers = self._acquaintances.peers()
+        self._links.set_peers(peers)
+        if self._servers.peers is not None:
+            self._servers.peers.end_strangers({peer.node_id: peer.incarnation for peer in peers})
+        self._renew_plane([peer.node_id for peer in peers])
 
     # ---------------------------------------------------------------------------------------------------- coordination
 
-    def _make_plane(self, founding: internal_pb2.Founding) -> CoordinationView:
+    def _renew_plane(self, peers: Sequence[int]) -> None:
+        """Begin anew with a plane of other members when nodes came or left; what it knew is said again in seconds."""
+        if self._plane is None or self._carrier is None or self._broker is None:
+            return
+        if self._plane.member_ids != {self.node_id, *peers}:
+            self._plane.stop()
+            self._broker.directory.coordination = self._make_plane(peers)
+            for peer, session_id in self._sessions.items():
+                self._plane.on_peer_up(NodeId(peer), session_id)
+            self._carrier.change(self._plane)
+
+    def _make_plane(self, node_ids: Sequence[int]) -> CoordinationView:
         if not self.config.coordination:
             return NoCoordination()
         self._plane = CoordinationPlane(
             NodeId(self.node_id),
-            [NodeId(node.node_id) for node in founding.nodes],
+            sorted({NodeId(node_id) for node_id in (self.node_id, *node_ids)}),
             self._session_id,
             self._send_coordination,
             random.Random(secrets.randbits(64)),
+            generation=self._planes_made,
         )
+        self._planes_made += 1
         return self._plane
 
     def _send_coordination(self, peer: NodeId, payload: bytes) -> None:

@@ -86,7 +86,12 @@ class AdminPath:
         """A node as clients see it."""
         up = node.node_id == self._directory.node_id or self._liveness.is_alive(node.node_id)
         return client_pb2.NodeInfo(
-            node_id=node.node_id, address=node.client_address, host=node.host, rack=node.rack, up=up
+            node_id=node.node_id,
+            address=node.client_address,
+            host=node.host,
+            rack=node.rack,
+            up=up,
+            draining=node.node_id in self._catalogue.draining,
         )
 
     def topic_metadata(self, topic: Topic) -> client_pb2.TopicMetadata:

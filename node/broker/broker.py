@@ -21,6 +21,7 @@ from quorumlog.node.broker.groups import GroupsPath
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.leadership import LeaderBalance
 from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.broker.members import MembersPath
 from quorumlog.node.broker.movements import Movements
 from quorumlog.node.broker.offsets import OffsetsPath
 from quorumlog.node.broker.outbox import Lane, Outbox, Packet
@@ -161,6 +162,13 @@ class Broker(ReplicaHooks):
             clock=clock,
             rng=rng,
             incarnation=opened.identity.incarnation,
+        )
+        self.members = MembersPath(
+            node_id=self.node_id,
+            catalogue=self.catalogue,
+            cluster=self.cluster,
+            liveness=self.liveness,
+            admin=self.admin,
         )
         self.placing = Placing(
             catalogue=self.catalogue,

@@ -48,4 +48,6 @@ class StartClaims:
         """The preferred leader comes first; but it may have missed the last entries, and then another one must lead."""
         group = self._catalogue.group(replica.group_id)
         candidates = group.replicas if group is not None else replica.voters
+        if self._node_id not in candidates:
+            return False  # so it is, too, for a replica that does not know yet who votes
         return candidates[turn % len(candidates)] == self._node_id

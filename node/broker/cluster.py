@@ -88,6 +88,12 @@ class ClusterGroup:
         return self._multi.replicas.get(CLUSTER_GROUP_ID)
 
     @property
+    def applied(self) -> int:
+        """The index through which `__cluster` has been applied here (inclusive)."""
+        replica = self.replica
+        return replica.raft.applied if replica is not None else 0
+
+    @property
     def decides(self) -> bool:
         """Whether this node leads `__cluster` and its catalogue is up to date."""
         replica = self.replica

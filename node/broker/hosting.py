@@ -95,17 +95,17 @@ class Hosting:
             self._bear_placed(group)
 
     def found(self, founding: internal_pb2.Founding) -> None:
-        """Make this node's replica of `__cluster`, once, as the founding record says."""
+        """Make this node's replica of `__cluster`, once: as the founding record says, or, on a node that was admitted
+        later, empty and without a configuration.
+        """
         if CLUSTER_GROUP_ID in self._multi.replicas:
             return
         # Whoever has borne other groups has had this one: its rows are lost, and with them what it promised.
         lost = self._opened.repair_id != bytes(16) or self._born_upto > 0
-        descriptor = internal_pb2.ReplicaDescriptor(
-            group_id=CLUSTER_GROUP_ID,
-            topic=CLUSTER_TOPIC,
-            voters=sorted(founding.voters),
-            learners=sorted({node.node_id for node in founding.nodes} - set(founding.voters)),
-        )
+        descriptor = internal_pb2.ReplicaDescriptor(group_id=CLUSTER_GROUP_ID, topic=CLUSTER_TOPIC)
+        if not self._opened.identity.admitted_at_index:
+            descriptor.voters.extend(sorted(founding.voters))
+            descriptor.learners.extend(sorted({node.node_id for node in founding.nodes} - set(founding.voters)))
         self._bear(descriptor, lost=lost)
 
     # ------------------------------------------------------------------------------------------- as __cluster goes on

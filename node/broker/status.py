@@ -10,6 +10,7 @@ from quorumlog.node.broker.findings import Findings
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.produce import ProduceGate
+from quorumlog.node.metadata import reassigning
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
@@ -54,6 +55,17 @@ class StatusPath:
         response.nodes.extend(self._admin.node_info(node) for _, node in sorted(catalogue.nodes.items()))
         response.replicas.extend(self._replica(replica) for _, replica in sorted(self._multi.replicas.items()))
         response.findings.extend(self._findings.look(speaking))
+        response.cluster_voters.extend(catalogue.voters)
+        for topic, partition, wanted in reassigning.moving(catalogue):
+            response.moving.add(
+                topic=topic.name,
+                partition=partition.partition,
+                replicas=partition.replicas,
+                leaving=[one.node_id for one in partition.leaving],
+                replicas_wanted=wanted,
+                settled=partition.settled,
+                placement_version=partition.placement_version,
+            )
         response.storage.size_bytes = self._opened.storage.size_bytes()
         response.storage.syncs = self._opened.storage.syncs
         return response
@@ -64,6 +76,13 @@ class StatusPath:
         if any(not replica.counting for replica in self._multi.replicas.values()):
             return "repair"
         return "member"
+
+    def _wanted(self, group_id: int) -> tuple[int, ...]:
+        catalogue = self._directory.catalogue
+        if group_id == CLUSTER_GROUP_ID:
+            return catalogue.voters
+        group = catalogue.group(group_id)
+        return group.replicas if group is not None else ()
 
     def _replica(self, replica: Replica) -> client_pb2.ReplicaStatus:
         raft = replica.raft
@@ -79,6 +98,10 @@ class StatusPath:
             first_index=raft.first_index,
             size_bytes=replica.log.size_bytes,
             counting=replica.counting,
+            voters=replica.configuration.voters,
+            learners=replica.configuration.learners,
+            outgoing=replica.configuration.outgoing,
+            wanted=self._wanted(replica.group_id),
         )
         if replica.partition is not None:
             status.log_start_offset = replica.partition.log_start_offset

@@ -56,6 +56,7 @@ class CoordinationPlane:
         send: hands a payload to a peer's control stream.
         rng: draws election timeouts.
         settings: times and bounds.
+        generation: how many planes this process has made before: what this one says is newer than all they said.
     """
 
     def __init__(
@@ -66,15 +67,17 @@ class CoordinationPlane:
         send: Send,
         rng: random.Random,
         settings: PlaneSettings | None = None,
+        generation: int = 0,
     ) -> None:
         assert node_id in member_ids, f"node {node_id} is not among the members {sorted(member_ids)}"
         self.node_id = node_id
         self.settings = settings or PlaneSettings()
+        self.member_ids = frozenset(member_ids)
         self.voter_ids = choose_voters(member_ids)
         self._session_id = session_id
         self._rng = rng
         followers = sorted(set(member_ids) - set(self.voter_ids))
-        self._transport = PeerTransport(node_id, session_id, self.voter_ids, followers, send)
+        self._transport = PeerTransport(node_id, session_id, self.voter_ids, followers, send, generation)
         self._directory = Directory(member_ids)
         self._locks = LockTable(node_id, session_id)
         self._state = ReplicatedState(self._apply, self._locks.encode, self._restore_locks)

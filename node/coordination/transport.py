@@ -29,6 +29,9 @@ from quorumlog.raft.types import NodeId
 Send = Callable[[NodeId, bytes], None]
 """Hands a payload to the peer channel: returns at once, may lose it, must not raise and must not call back."""
 
+GENERATION_BITS = 20
+"""Connections to one peer that a plane may see before what a later one says counts as earlier: days of one a second."""
+
 _ANSWERS = frozenset({"response_vote", "next_node_idx"})
 _FROM_FOLLOWERS = frozenset({"next_node_idx", "apply_command"})
 
@@ -82,6 +85,7 @@ class PeerTransport(Transport):  # type: ignore[misc] # PySyncObj has no types
         voter_ids: the nodes that elect and replicate.
         follower_ids: the other nodes; they get what the voters agree on.
         send: the way out.
+        generation: of planes in this process; connection epochs of a later one are higher.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class PeerTransport(Transport):  # type: ignore[misc] # PySyncObj has no types
         voter_ids: Collection[NodeId],
         follower_ids: Collection[NodeId],
         send: Send,
+        generation: int = 0,
     ) -> None:
         super().__init__(None, None, ())
         self._session_id = session_id
@@ -99,7 +104,7 @@ class PeerTransport(Transport):  # type: ignore[misc] # PySyncObj has no types
         peers = [(peer, True) for peer in voter_ids] + [(peer, False) for peer in follower_ids]
         # Two followers have nothing to say to each other.
         self._links = {
-            peer: _Link(PeerNode(peer), is_voter)
+            peer: _Link(PeerNode(peer), is_voter, sending_epoch=generation << GENERATION_BITS)
             for peer, is_voter in peers
             if peer != node_id and (is_voter or self._is_voter)
         }

@@ -205,6 +205,28 @@ def _no_room(
     )
 
 
+def admit(
+    catalogue: CatalogueState, found: internal_pb2.NodeDescriptor, *, alive: bool
+) -> internal_pb2.AdmitNode | pb.Error | None:
+    """Decide on a node that waits, as it describes itself; None when it is in already.
+
+    `alive`: whether a member of this node id is heard of. Then two nodes have the same id, and INVALID_REQUEST says so.
+    """
+    known = catalogue.nodes.get(found.node_id)
+    if known is None:
+        return internal_pb2.AdmitNode(node=found)
+    if known.incarnation == found.incarnation:
+        return None
+    if alive:
+        return make_error(
+            pb.INVALID_REQUEST,
+            f"a node waits at {found.peer_address} as node {found.node_id}, and a member of that id is up at "
+            f"{known.peer_address}",
+            hint="give every node a node_id of its own",
+        )
+    return internal_pb2.AdmitNode(node=found, replaced_incarnation=known.incarnation)
+
+
 def remove(catalogue: CatalogueState, node_id: int) -> internal_pb2.RemoveNode | pb.Error:
     """Decide on taking a node out for good. INVALID_REQUEST while anything depends on it."""
     node = catalogue.nodes.get(node_id)
@@ -258,7 +280,7 @@ def heal(
             break
         if partition.placement_version == 0 and not partition.settled:
             continue  # its group has not committed yet
-        wanted = max(1, min(INTERNAL_REPLICAS_MAX, members)) if topic.internal else partition.replicas_wanted
+        wanted = _wanted(topic, partition, members)
         if earlier := _earlier(catalogue, partition):
             # Nothing else in the same step: the node may be placed again only when the group has settled without it.
             for node_id in earlier[: len(partition.replicas) - 1]:
@@ -324,12 +346,22 @@ def voters(catalogue: CatalogueState, me: int, unfit: Collection[int] = ()) -> i
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
-def moving(catalogue: CatalogueState) -> Iterator[tuple[Topic, Partition]]:
-    """The partitions that are not yet as they shall be: on their way, or short of replicas."""
+def moving(catalogue: CatalogueState) -> Iterator[tuple[Topic, Partition, int]]:
+    """The partitions that are not yet as they shall be, with the number of replicas wanted: on their way, short of
+    replicas, or with one on a node that is drained.
+    """
+    members = len(catalogue.nodes.keys() - catalogue.draining)
     for topic, partition in _partitions(catalogue):
+        wanted = _wanted(topic, partition, members)
         on_its_way = partition.placement_version > 0 and not partition.settled
-        if on_its_way or len(partition.placed) < partition.replicas_wanted or _earlier(catalogue, partition):
-            yield topic, partition
+        drained = catalogue.draining.intersection(partition.replicas)
+        if on_its_way or drained or len(partition.placed) < wanted or _earlier(catalogue, partition):
+            yield topic, partition, wanted
+
+
+def _wanted(topic: Topic, partition: Partition, members: int) -> int:
+    """How many replicas there shall be; internal topics have as many as they may while nodes come and go."""
+    return max(1, min(INTERNAL_REPLICAS_MAX, members)) if topic.internal else partition.replicas_wanted
 
 
 def _partitions(catalogue: CatalogueState) -> Iterator[tuple[Topic, Partition]]:

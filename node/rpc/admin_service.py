@@ -55,3 +55,31 @@ class AdminService(ClientService, AdminServicer):
     ) -> client_pb2.TransferLeadershipResponse:
         """Move a partition's leadership."""
         return await self.unary(request, context, lambda broker, reply: broker.transfers.transfer(request, reply))
+
+    async def AddNode(  # noqa: N802 # the name in the contract
+        self, request: client_pb2.AddNodeRequest, context: Context
+    ) -> client_pb2.AddNodeResponse:
+        """Take a node in."""
+        await self.broker(context)
+        strange = unknown_fields(request)
+        if strange is not None:
+            await fail(context, strange)
+        return await self.checked(await self.host.add_node(request), context)
+
+    async def RemoveNode(  # noqa: N802 # the name in the contract
+        self, request: client_pb2.RemoveNodeRequest, context: Context
+    ) -> client_pb2.RemoveNodeResponse:
+        """Take a node out."""
+        return await self.unary(request, context, lambda broker, reply: broker.members.remove_node(request, reply))
+
+    async def DrainNode(  # noqa: N802 # the name in the contract
+        self, request: client_pb2.DrainNodeRequest, context: Context
+    ) -> client_pb2.DrainNodeResponse:
+        """Empty a node, or place on it again."""
+        return await self.unary(request, context, lambda broker, reply: broker.members.drain_node(request, reply))
+
+    async def Reassign(  # noqa: N802 # the name in the contract
+        self, request: client_pb2.ReassignRequest, context: Context
+    ) -> client_pb2.ReassignResponse:
+        """Move partitions."""
+        return await self.unary(request, context, lambda broker, reply: broker.members.reassign(request, reply))

@@ -1,4 +1,4 @@
-"""Founding a cluster: asking nodes who they are, and handing the founding record over."""
+"""Founding a cluster and admitting nodes: asking nodes who they are, and handing the founding record over."""
 
 from __future__ import annotations
 
@@ -31,17 +31,9 @@ async def identify_all(peers: Mapping[int, str]) -> list[internal_pb2.NodeDescri
 
 
 async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor | client_pb2.Error:
-    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-        try:
-            answer = await PeerStub(channel).Identify(
-                peer_pb2.IdentifyRequest(), timeout=CALL_SECONDS, wait_for_ready=True
-            )
-        except grpc.aio.AioRpcError as error:
-            return make_error(
-                client_pb2.INVALID_REQUEST,
-                f"node {node_id} does not answer at its peer address {address}: {await _reason(channel, error)}",
-                hint="start it, and give peer addresses, not client addresses",
-            )
+    answer = await identify(address, f"node {node_id}")
+    if isinstance(answer, client_pb2.Error):
+        return answer
     if answer.node_id != node_id:
         message = f"node {answer.node_id} answers at {address}, where node {node_id} was expected"
         return make_error(client_pb2.INVALID_REQUEST, message, hint="correct the addresses")
@@ -49,6 +41,34 @@ async def _identify(node_id: int, address: str) -> internal_pb2.NodeDescriptor |
         return make_error(
             client_pb2.ALREADY_FOUNDED, f"node {node_id} at {address} belongs to cluster {answer.cluster_id.hex()}"
         )
+    return descriptor_of(answer)
+
+
+async def identify(address: str, name: str) -> peer_pb2.IdentifyResponse | client_pb2.Error:
+    """Ask the node at a peer address who it is; an error, which calls it `name`, when it does not answer."""
+    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        try:
+            return await PeerStub(channel).Identify(
+                peer_pb2.IdentifyRequest(), timeout=CALL_SECONDS, wait_for_ready=True
+            )
+        except grpc.aio.AioRpcError as error:
+            return make_error(
+                client_pb2.INVALID_REQUEST,
+                f"{name} does not answer at its peer address {address}: {await _reason(channel, error)}",
+                hint="start it, and give peer addresses, not client addresses",
+            )
+
+
+async def identify_through(channel: grpc.aio.Channel) -> peer_pb2.IdentifyResponse | None:
+    """Ask the node at the other end of a channel who it is; None when it does not answer."""
+    try:
+        return await PeerStub(channel).Identify(peer_pb2.IdentifyRequest(), timeout=CALL_SECONDS)
+    except grpc.aio.AioRpcError:
+        return None
+
+
+def descriptor_of(answer: peer_pb2.IdentifyResponse) -> internal_pb2.NodeDescriptor:
+    """Return the node as it has described itself."""
     return internal_pb2.NodeDescriptor(
         node_id=answer.node_id,
         incarnation=answer.incarnation,
@@ -91,11 +111,18 @@ async def init_at(address: str, request: client_pb2.InitClusterRequest) -> clien
         return client_pb2.InitClusterResponse(error=make_error(client_pb2.INVALID_REQUEST, message, hint="try again"))
 
 
-async def hand_over(channel: grpc.aio.Channel, founding: internal_pb2.Founding) -> str | None:
+async def hand_over(
+    channel: grpc.aio.Channel, founding: internal_pb2.Founding, admitted: internal_pb2.NodeDescriptor | None = None
+) -> str | None:
     """Give the founding record to a node that waits. Returns why it would not take it; None when it did or was
     silent.
+
+    `admitted`: the node as the cluster has admitted it, where it came later than the founding.
     """
-    request = peer_pb2.FoundRequest(founding=founding.SerializeToString(deterministic=True))
+    request = peer_pb2.FoundRequest(
+        founding=founding.SerializeToString(deterministic=True),
+        admitted=admitted.SerializeToString(deterministic=True) if admitted is not None else b"",
+    )
     try:
         response = await PeerStub(channel).Found(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError:

@@ -85,8 +85,9 @@ class _Lane:
             if answer.HasField("refusal"):
                 await self._link.on_refused(answer.refusal)
                 return False
+            if not self._link.on_welcome(answer.welcome):
+                return False
             self._connected = True
-            self._link.on_welcome(answer.welcome)
             watch = asyncio.ensure_future(call.read())  # ends when the peer closes
             try:
                 await self._feed(call, watch)
@@ -131,7 +132,7 @@ class PeerLink:
         self.refusal: peer_pb2.Refusal | None = None
         """How the peer last turned this node away; None while it does not."""
         self.stranger: str | None = None
-        """Why the peer, which waits, does not take the founding record: it is not the node that the record names."""
+        """Why the peer is not who it is taken for: it waits and does not take the record, or serves as another."""
 
     def start(self) -> None:
         """Begin to connect."""
@@ -160,10 +161,21 @@ class PeerLink:
         """The first words of a stream."""
         return self._owner.hello(self.node_id, lane)
 
-    def on_welcome(self, welcome: peer_pb2.Welcome) -> None:
-        """The peer took the stream."""
+    def on_welcome(self, welcome: peer_pb2.Welcome) -> bool:
+        """The peer took the stream. False: it is another incarnation than the one to be spoken to, so nothing is sent.
+
+        The cluster has admitted the node anew since that process began, or did so after the last of it that is known
+        here; then the peer introduces itself, and there will be another link.
+        """
+        if welcome.incarnation != self.node.incarnation:
+            self.on_record_refused(
+                f"node {self.node_id} answers at {self.node.peer_address} with incarnation "
+                f"{welcome.incarnation.hex()}, and is expected with {self.node.incarnation.hex()}"
+            )
+            return False
         self.refusal = self.stranger = None
         self._owner.on_up(self.node_id, welcome.session_id)
+        return True
 
     async def on_refused(self, refusal: peer_pb2.Refusal) -> None:
         """The peer turned the stream away: it waits to be founded, or belongs elsewhere."""
@@ -178,9 +190,11 @@ class PeerLink:
             await self._owner.on_waiting_peer(self)
 
     def on_record_refused(self, reason: str) -> None:
-        """The peer, which waits, does not take the founding record."""
+        """The peer is not the node that it is taken for: it waits and does not take the founding record, or serves as
+        another.
+        """
         if reason != self.stranger:
-            log.warning("node %d does not take the founding record: %s", self.node_id, reason)
+            log.warning("node %d is not who it is taken for: %s", self.node_id, reason)
         self.stranger = reason
 
     def on_disconnected(self) -> None:
@@ -215,9 +229,15 @@ class PeerLinks:
         self.on_waiting_peer = on_waiting_peer
         self._on_dropped = on_dropped
         self._links: dict[int, PeerLink] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
 
     def set_peers(self, nodes: list[internal_pb2.NodeDescriptor]) -> None:
-        """Connect to these nodes, at these addresses. Nodes do not leave yet."""
+        """Connect to these nodes, under these incarnations, at these addresses, and to no others."""
+        incarnations = {node.node_id: node.incarnation for node in nodes}
+        for known in list(self._links.values()):
+            if incarnations.get(known.node_id) != known.node.incarnation:
+                del self._links[known.node_id]
+                self._end(known)
         for node in nodes:
             link = self._links.get(node.node_id)
             if link is None:
@@ -225,6 +245,12 @@ class PeerLinks:
                 link.start()
             else:
                 link.node = node
+
+    def _end(self, link: PeerLink) -> None:
+        stopping = asyncio.create_task(link.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+        self.on_down(link.node_id)
 
     def send(self, peer: int, lane: Lane, packet: Packet) -> None:
         """Send a packet, or drop it: the groups are told and probe again."""
@@ -239,7 +265,7 @@ class PeerLinks:
 
     async def stop(self) -> None:
         """Close all streams."""
-        await asyncio.gather(*(link.stop() for link in self._links.values()))
+        await asyncio.gather(*(link.stop() for link in self._links.values()), *self._stopping)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,9 +1,9 @@
-"""The streams from peers to this node, and founding."""
+"""The streams from peers to this node, and how it is taken into a cluster."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol
 
 import grpc
@@ -41,8 +41,10 @@ class PeerHost(Protocol):
     def identify(self) -> peer_pb2.IdentifyResponse:
         """Who this node is, for founding."""
 
-    async def found(self, founding: internal_pb2.Founding) -> peer_pb2.FoundResponse:
-        """Take the founding record, if it is for this node."""
+    async def found(
+        self, founding: internal_pb2.Founding, admitted: internal_pb2.NodeDescriptor | None
+    ) -> peer_pb2.FoundResponse:
+        """Take the founding record, if it names this node, or if the cluster has admitted it later."""
 
 
 class PeerService(PeerServicer):
@@ -52,6 +54,17 @@ class PeerService(PeerServicer):
         self._host = host
         self._node_id = node_id
         self._sessions: dict[int, int] = {}
+        self._incarnations: dict[int, bytes] = {}
+
+    def end_strangers(self, members: Mapping[int, bytes]) -> None:
+        """Take nothing more from streams of nodes that are not members any more under the incarnation they came with.
+
+        `members`: their incarnations by node id.
+        """
+        for peer, incarnation in list(self._incarnations.items()):
+            if members.get(peer) != incarnation:
+                del self._incarnations[peer], self._sessions[peer]  # the streams end at their next frame
+                self._host.on_disconnected(peer)
 
     async def Stream(  # type: ignore[override]  # noqa: N802 # the name in the contract; it writes through `context`
         self,
@@ -70,6 +83,7 @@ class PeerService(PeerServicer):
         peer, session_id = hello.node_id, hello.session_id
         # The latest process of a peer counts; streams of an earlier one end at their next frame.
         self._sessions[peer] = session_id
+        self._incarnations[peer] = hello.incarnation
         self._host.on_connected(peer, session_id)
         await context.write(peer_pb2.HelloAnswer(welcome=self._host.welcome()))
         try:
@@ -114,8 +128,9 @@ class PeerService(PeerServicer):
         """Take the founding record."""
         try:
             founding = internal_pb2.Founding.FromString(request.founding)
+            admitted = internal_pb2.NodeDescriptor.FromString(request.admitted) if request.admitted else None
         except DecodeError as error:
             return peer_pb2.FoundResponse(message=f"the founding record cannot be read: {error}")
         if not founding.voters or not {node.node_id for node in founding.nodes}.issuperset(founding.voters):
             return peer_pb2.FoundResponse(message="the founding record names no voters, or some that are not its nodes")
-        return await self._host.found(founding)
+        return await self._host.found(founding, admitted)

@@ -45,6 +45,8 @@ class Servers:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._servers: list[grpc.aio.Server] = []
+        self.peers: PeerService | None = None
+        """The streams from peers, once it listens."""
         self.client_address = ""
         """Where clients are listened for, with the port that was chosen where the configuration says 0."""
         self.peer_address = ""
@@ -61,7 +63,8 @@ class Servers:
         for name in ("", *names):
             await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), client)
-        add_PeerServicer_to_server(PeerService(self._host, config.node_id), peer)
+        self.peers = PeerService(self._host, config.node_id)
+        add_PeerServicer_to_server(self.peers, peer)
         self.client_address = _listen(client, config.client_address, "client_address")
         self.peer_address = _listen(peer, config.peer_address, "peer_address")
         self._servers = [client, peer]

@@ -39,6 +39,9 @@ class ClientHost(Protocol):
     async def init_cluster(self, request: client_pb2.InitClusterRequest) -> client_pb2.InitClusterResponse:
         """Found a cluster."""
 
+    async def add_node(self, request: client_pb2.AddNodeRequest) -> client_pb2.AddNodeResponse:
+        """Have a node that waits admitted."""
+
     def status(self) -> client_pb2.StatusResponse:
         """The state of the node, founded or not."""
 
