@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from quorumlog.chaos.sim.clocks import NodeClock
-from quorumlog.chaos.sim.shadow import Did, Step
+from quorumlog.chaos.sim.shadow import Did, Shadow, Step
 from quorumlog.chaos.sim.storage import SimStorage
 from quorumlog.chaos.sim.watching import WatchedBroker
 from quorumlog.node.broker.broker import Broker
@@ -68,6 +68,8 @@ class SimNode:
         self.sync_held = False
         self.sync_slowness = 1.0
         self.paused = False
+        self.restart_seconds: float | None = None
+        """Until the supervisor starts the process again, where it is not as long as elsewhere."""
         self.dead = False
         """Never to be started again."""
         self.calls: list[Losable] = []
@@ -80,6 +82,9 @@ class SimNode:
         self._held: list[Callable[[], None]] = []
         self._backlog: list[Callable[[], None]] = []
         self._wake_at: float | None = None
+        self.past_shadows: list[Shadow] = []
+        """Of the databases that this machine has lost."""
+        self._shadow: Shadow | None = None
         self.lose_disk()
 
     def lose_disk(self) -> None:
@@ -89,7 +94,17 @@ class SimNode:
         self.database = MemoryDatabase(self.files, self.world.rng.randbytes, self._make_storage)
 
     def _make_storage(self, database_id: bytes) -> SimStorage:
-        return SimStorage(database_id, self._on_write)
+        storage = SimStorage(database_id, self._on_write)
+        if self._shadow is not None:
+            self.past_shadows.append(self._shadow)
+        self._shadow = storage.shadow
+        return storage
+
+    def shadows(self) -> Iterator[Shadow]:
+        """What every database of this machine holds or held, the present one first."""
+        if self._shadow is not None:
+            yield self._shadow
+        yield from reversed(self.past_shadows)
 
     @property
     def storage(self) -> SimStorage:

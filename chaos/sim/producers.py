@@ -32,6 +32,7 @@ class Sent:
 
     @property
     def acked(self) -> bool:
+        """Whether the cluster has promised to keep it."""
         return self.batch.done and self.batch.error is None
 
     @property
@@ -92,6 +93,7 @@ class SimProducer:
         self.sent: list[Sent] = []
         self.producer_id = 0
         self._settings = settings or ProducerSettings(batch_size=400)
+        self._outcomes = 0
         self._waiting: list[tuple[str, int, bytes]] = []
         self._wake_at: float | None = None
         self._init()
@@ -120,6 +122,13 @@ class SimProducer:
         """Send one record, as soon as the topic is known."""
         self._waiting.append((topic, partition, value))
         self.pump()
+
+    @property
+    def backlog(self) -> int:
+        """Records without an outcome, those that wait for their topic among them."""
+        while self._outcomes < len(self.sent) and self.sent[self._outcomes].batch.done:
+            self._outcomes += 1
+        return len(self._waiting) + len(self.sent) - self._outcomes
 
     @property
     def settled(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quorumlog.chaos.sim.shadow import Shadow, Step, steps_of
+from quorumlog.node.errors import StorageBusy
 from quorumlog.node.storage.interface import WriteBatch
 from quorumlog.node.storage.memory import MemoryStorage, SyncToken
 
@@ -12,15 +13,21 @@ OnWrite = Callable[[list[Step]], None]
 
 
 class SimStorage(MemoryStorage):
-    """A `MemoryStorage` whose every batch is told to `on_write` just before it is there."""
+    """A `MemoryStorage` whose every batch is told to `on_write` just before it is there.
+
+    While `refusing`, it pushes every write back.
+    """
 
     def __init__(self, database_id: bytes, on_write: OnWrite) -> None:
         self.shadow = Shadow()
+        self.refusing = False
         self._on_write = on_write
         super().__init__(database_id)
 
     def write(self, batch: WriteBatch) -> None:
         """See Storage."""
+        if self.refusing:
+            raise StorageBusy("made to push back")
         steps = steps_of(batch.changes)
         before = self.unsynced_batches()
         try:
@@ -39,4 +46,5 @@ class SimStorage(MemoryStorage):
     def crash(self, keep: int = 0) -> None:
         """See MemoryStorage."""
         super().crash(keep)
+        self.refusing = False
         self.shadow.crashed(keep)

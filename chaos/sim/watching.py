@@ -9,6 +9,7 @@ from quorumlog.chaos.sim.shadow import Step
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import EntryHeader
+from quorumlog.node.storage.interface import WriteBatch
 from quorumlog.raft import Message
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ class Watcher:
 
     def on_role(self, node_id: int, replica: Replica) -> None:
         """A replica began or ended to lead."""
+
+    def on_installed(self, node_id: int, replica: Replica) -> None:
+        """A replica's state is that of a snapshot now."""
+
+    def on_repaired(self, node_id: int, replica: Replica) -> None:
+        """A replica leaves REPAIR with the batch that is being made."""
 
     def on_said(self, node: SimNode, group_id: int, message: Message) -> None:
         """A node lets a message of a group go."""
@@ -59,6 +66,18 @@ class WatchedBroker(Broker):
         for watcher in self._watchers:
             watcher.on_applied(self.node_id, replica, header, value)
         super().on_applied(replica, header, value)
+
+    def on_installed(self, replica: Replica) -> None:
+        """See Watcher."""
+        for watcher in self._watchers:
+            watcher.on_installed(self.node_id, replica)
+        super().on_installed(replica)
+
+    def on_repaired(self, replica: Replica, batch: WriteBatch) -> None:
+        """See Watcher."""
+        for watcher in self._watchers:
+            watcher.on_repaired(self.node_id, replica)
+        super().on_repaired(replica, batch)
 
     def on_role(self, replica: Replica) -> None:
         """See Watcher."""

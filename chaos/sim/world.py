@@ -245,7 +245,8 @@ class World:
 
     def on_exit(self, node: SimNode) -> None:
         """A process has ended by itself: a supervisor starts it again."""
-        self.start_later(node, self.restart_seconds)
+        seconds, node.restart_seconds = node.restart_seconds, None
+        self.start_later(node, self.restart_seconds if seconds is None else seconds)
 
     def start_later(self, node: SimNode, seconds: float) -> None:
         """Start a node in a while, unless it runs by then."""

@@ -179,6 +179,10 @@ class MemoryStorage:
         self._closed = False
         self._failed = None
 
+    def keys(self, family: Family) -> Sequence[bytes]:
+        """All keys of a family in order, to choose one that shall be damaged."""
+        return self._tables[family].keys
+
     def damage(self, family: Family, key: bytes, value: bytes | None) -> None:
         """Change what is stored behind everybody's back, as a failing disk does; None removes the key."""
         if value is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.members import Delivery, SimMember
 from quorumlog.chaos.sim.producers import SimProducer
 from quorumlog.chaos.sim.world import World

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.broker.broker import Broker

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from quorumlog.chaos.sim.cluster import committed_offsets, create_topic
+from quorumlog.chaos.sim.logs import committed_offsets
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.members import Delivery, SimMember
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.producers import SimProducer

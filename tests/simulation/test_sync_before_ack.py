@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from tests.simulation.scenes import FAST, acked, answer, batch, founded, leader, others, produce, values_on, with_topic
 

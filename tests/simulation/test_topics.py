@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorumlog.chaos.sim.cluster import create_topic
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.storage.interface import Family

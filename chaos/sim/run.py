@@ -1,0 +1,192 @@
+"""One seed: a cluster at work under faults, then a quorum that is healed and must converge while the rest stays dead."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from typing import Final
+
+from quorumlog.chaos.sim import schedule
+from quorumlog.chaos.sim.ending import Ending
+from quorumlog.chaos.sim.failures import NotConverged
+from quorumlog.chaos.sim.field import Field
+from quorumlog.chaos.sim.invariants import Invariants
+from quorumlog.chaos.sim.load import GROUPS, Load
+from quorumlog.chaos.sim.logs import committed_offsets
+from quorumlog.chaos.sim.plane import LyingPlane
+from quorumlog.chaos.sim.schedule import Stroke
+from quorumlog.chaos.sim.swarm import BRIEF, PARTITIONS, Swarm
+from quorumlog.chaos.sim.topics import create_topic
+from quorumlog.chaos.sim.world import World
+from quorumlog.node.coordination.view import CoordinationView
+from quorumlog.node.groups.settings import GroupSettings
+
+GROUPS_PARTITIONS: Final = 4
+"""Of `__groups`: fewer than usual, so that each has more to do."""
+
+SETTLING_SECONDS: Final = 90.0
+"""A healed quorum must have converged by then: what clients had open may take its timeout, and then be tried again."""
+
+QUIET_SECONDS: Final = 1.0
+
+
+class SwarmWorld(World):
+    """The world of a seed: on some seeds every node asks a coordination plane that lies."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._lying = swarm.lying_plane
+        super().__init__(
+            swarm.seed,
+            swarm.nodes,
+            group_settings=GroupSettings(target_interval_seconds=0.3),
+            pace=swarm.pace,
+            groups_partitions=GROUPS_PARTITIONS,
+        )
+
+    def coordination(self, node_id: int) -> CoordinationView:
+        """See World."""
+        if not self._lying:
+            return super().coordination(node_id)
+        self.count("fault lying_plane")
+        return LyingPlane(random.Random(self.rng.getrandbits(64)), sorted(self.nodes))
+
+
+class Run:
+    """A seed from its beginning to its end.
+
+    Args:
+        strokes: the numbers of those faults of its schedule that shall happen; None for all.
+    """
+
+    def __init__(self, swarm: Swarm, strokes: Collection[int] | None = None) -> None:
+        self.swarm = swarm
+        self.seed = swarm.seed
+        self.world = SwarmWorld(swarm)
+        self.invariants = Invariants(self.world)
+        drawn = schedule.draw(swarm.rng, swarm.seconds, swarm.kinds_share)
+        self.schedule: list[Stroke] = [one for one in drawn if strokes is None or one.number in strokes]
+        self.load: Load
+        self.field: Field
+        self.dead: list[int] = []
+        self.began = self.world.clock.now()
+
+    def go(self) -> None:
+        """Everything, in its order. Raises SimulationFailed, or whatever the shipped code raises."""
+        self.prepare()
+        self.strike()
+        self.heal()
+        self.converge()
+
+    def prepare(self) -> None:
+        """Found the cluster, and make the topics."""
+        world, swarm = self.world, self.swarm
+        world.found()
+        configs = {"retention.bytes": str(swarm.retention_bytes), "max.message.bytes": "1400"}
+        for name, partitions in PARTITIONS.items():
+            create_topic(world, name, partitions, configs, replicas=swarm.replicas)
+        create_topic(world, BRIEF, 1, replicas=swarm.replicas)
+        self.load = Load(world, swarm)
+        self.field = Field(
+            world,
+            topics=dict(PARTITIONS),
+            brief=BRIEF,
+            replicas=swarm.replicas,
+            replace_member=self.load.replace_member,
+        )
+
+    def strike(self) -> None:
+        """The phase of safety: everybody works, and everything fails."""
+        self.world.faults = self.swarm.faults
+        self.load.begin()
+        schedule.begin(self.field, self.schedule)
+        self.world.run(self.swarm.seconds)
+
+    def heal(self) -> None:
+        """A quorum is healed, the network is perfect, and everybody else stays dead."""
+        world = self.world
+        self.load.end()
+        self.field.over = True
+        world.tell("the faults are over")
+        self.field.atlas.look()
+        self.dead = self._choose_dead()
+        for node_id in self.dead:
+            node = world.nodes[node_id]
+            node.dead = True
+            if node.opened is not None:
+                node.crash()
+        world.tell(f"nodes {self.dead} stay dead, the others are healed")
+        for node in world.nodes.values():
+            if node.database.storage is not None:
+                node.storage.refusing = False
+            node.clock.set_rate(1.0)
+            node.clock.set_wall_offset(0.0)
+        world.heal()
+        for node in world.nodes.values():
+            node.on_clock_changed()
+
+    def _choose_dead(self) -> list[int]:
+        """Nodes without which every group still has a majority of replicas that have lost nothing."""
+        world, rng = self.world, self.swarm.rng
+        alive = sorted(world.nodes)
+        dead: list[int] = []
+        wanted = rng.randint(0, (len(alive) - 1) // 2)
+        for node_id in rng.sample(alive, len(alive)):
+            rest = [other for other in alive if other != node_id]
+            if len(dead) < wanted and self.field.atlas.is_quorum(rest):
+                dead.append(node_id)
+                alive = rest
+        return sorted(dead)
+
+    def converge(self) -> None:
+        """The phase of liveness: wait until everything has settled, and look at the outcome."""
+        self._wait(lambda: self.load.settled, "producers do not get their outcomes")
+        self._wait(self._consumed, "the groups do not catch up")
+        self._wait(self._replicas_settled, "replicas do not become equal")
+        self.world.run(QUIET_SECONDS)
+        self.world.tell("everything has settled")
+        Ending(self.world, self.load, self.invariants).check()
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        until = self.world.clock.now() + SETTLING_SECONDS
+        while not condition():
+            if self.world.clock.now() >= until:
+                raise NotConverged(f"seed {self.seed}: {what} within {SETTLING_SECONDS:.0f} s", self._laggard())
+            self.world.run(0.25)
+
+    def _consumed(self) -> bool:
+        brokers = self.world.brokers()
+        for group, topics in GROUPS.items():
+            committed = committed_offsets(self.world, group)
+            for name in topics:
+                topics_known = [broker.catalogue.topic(name) for broker in brokers.values()]
+                if None in topics_known:
+                    return False
+                topic = topics_known[0]
+                assert topic is not None
+                for partition in topic.partitions:
+                    ends = [
+                        broker.multi.replicas[partition.group_id].high_watermark
+                        for broker in brokers.values()
+                        if partition.group_id in broker.multi.replicas
+                    ]
+                    if not ends or committed.get((topic.topic_id, partition.partition), 0) < max(ends):
+                        return False
+        return True
+
+    def _replicas_settled(self) -> bool:
+        return self._laggard() == 0
+
+    def _laggard(self) -> int:
+        """A group that has no leader or whose replicas are not equal, 0 when there is none."""
+        brokers = self.world.brokers()
+        group_ids = {group_id for broker in brokers.values() for group_id in broker.multi.replicas}
+        for group_id in sorted(group_ids):
+            replicas = [
+                broker.multi.replicas[group_id] for broker in brokers.values() if group_id in broker.multi.replicas
+            ]
+            ends = {(replica.raft.applied, replica.raft.last_index, replica.raft.term) for replica in replicas}
+            if len(ends) != 1 or sum(replica.leads for replica in replicas) != 1:
+                return group_id
+            if any(replica.raft.applied != replica.raft.last_index or not replica.counting for replica in replicas):
+                return group_id
+        return 0
