@@ -127,7 +127,7 @@ def outcome(kind: str, one: Message) -> str:
 
 HEAD = """# What happens when a replica of term 3 gets a message of node 2
 
-Written by `QUORUMLOG_RAFT_REWRITE=1 pytest tests/raft/test_dispatch.py`. `ignored`: nothing changes and nothing is answered.
+Written by `QUORUMLOG_RAFT_REWRITE=1 pytest tests/raft/test_dispatch.py`. `ignored`: nothing changes, nothing is answered.
 `refused`: StepError. `follows 2`: takes node 2 for the leader. `to 2`: answered.
 """
 
