@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 
 from quorumlog.node.errors import StorageCorrupt, StorageFailed
 from quorumlog.node.storage.database import Database
@@ -43,8 +44,10 @@ from quorumlog.node.storage.votes import (
     VOTES_NAME,
     VoteRecord,
     VotesFile,
+    get_hard_state,
     hard_states_of,
     merge_hard_states,
+    put_hard_state,
 )
 from quorumlog.node.storage.watermark import NEVER_REPAIRED, NO_DATABASE, WATERMARK_NAME, Mark, Watermark
 from quorumlog.raft.types import NodeId
@@ -278,6 +281,20 @@ class _Opening:
         if behind:
             self._votes.append(behind)
             self._votes.sync()
+        self._restore_hard_states(self._storage, self._votes)
+
+    def _restore_hard_states(self, storage: Storage, votes: VotesFile) -> None:
+        """Let the database hold all that the votes file knows, so that either may be lost later: a crash may leave a
+        term in the one and not in the other, and nobody writes it again before it changes.
+        """
+        batch = storage.new_batch()
+        for group_id in chain(*replicas_by_wholeness(storage, NEVER_REPAIRED)):
+            kept = votes.get(group_id)
+            if kept is not None and kept != get_hard_state(storage, group_id):
+                put_hard_state(batch, group_id, kept)
+        if not batch.is_empty():
+            storage.write(batch)
+            storage.sync()
 
     def _state_when_nothing_is_missing(self, identity: Identity) -> NodeState:
         if identity.state is IdentityState.WAITING:
@@ -314,6 +331,7 @@ class _Opening:
                 if not self._foreign:
                     saved = salvage(self._database, folder, self._storage)
                 replaced = f". The database was moved to {self._files.describe(folder)} and a new one made; {saved}"
+        self._restore_votes(None)
         sequence = self._storage.sequence_number()
         self._storage.sync()
         self._mark(Mark(self._storage.database_id(), sequence, repair_id))
