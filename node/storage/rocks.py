@@ -270,7 +270,7 @@ class RocksStorage:
 
     def _failed(self, what: str, error: Exception) -> StorageFailed:
         fix = "Check the disk (space, dmesg), then start the node again"
-        if str(error).startswith("Corruption"):
+        if _tells_damage(str(error)):
             self._leave_mark(str(error))
             fix = "Check the disk (dmesg, smartctl); the next start copies what can be read into a new database"
         return StorageFailed(f"{what} in {self.path} failed, its outcome is unknown: {error}. {fix}")
@@ -286,7 +286,7 @@ class RocksStorage:
 
     def _read_error(self, error: Exception, family: Family, key: bytes) -> StorageError:
         where = f"{_FAMILY_NAMES[family]} of group {group_of_key(key)}"
-        if str(error).startswith("Corruption"):
+        if _tells_damage(str(error)):
             return StorageCorrupt(
                 f"the database in {self.path} is damaged in {where}: {error}. Check the disk; the replica must be "
                 "repaired from its peers"
@@ -310,6 +310,15 @@ def repair_files(path: Path) -> None:
 def _property(family: Rdict, name: str) -> int:
     value = family.property_int_value(name)
     return 0 if value is None else value
+
+
+def _tells_damage(text: str) -> bool:
+    """Whether a read, by whomever, met a table or blob file that is not what was written, is gone, or has a bad sector.
+
+    Reading such a place again brings the same; whoever asked for something else is not concerned.
+    """
+    unreadable = "While pread" in text or "No such file or directory" in text
+    return text.startswith("Corruption") or (text.startswith("IO error") and unreadable)
 
 
 def _opening_error(error: Exception, path: Path) -> StorageError:
