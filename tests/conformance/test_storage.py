@@ -318,6 +318,9 @@ def test_it_agrees_with_dictionaries(
                     else:
                         batch.delete_range(family, min(key, value), max(key, value))
                     apply_to_model(model, change)
+                for key, value in own_rows.items():  # nobody takes the storage's own rows away
+                    batch.put(Family.META, key, value)
+                    model[Family.META][key] = value
                 storage.write(batch)
         low, high = min(start, end), max(start, end)
         for family, pairs in model.items():
