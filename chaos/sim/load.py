@@ -11,7 +11,7 @@ from quorumlog.chaos.sim.producers import SimProducer
 from quorumlog.chaos.sim.swarm import BRIEF, PARTITIONS, Swarm
 from quorumlog.chaos.sim.world import World
 
-SENDS_PER_SECOND: Final = 45.0
+SENDS_PER_SECOND: Final = 25.0
 """Of all producers together; commits, fetches and administration come on top."""
 
 BACKLOG_MAX: Final = 600

@@ -53,7 +53,7 @@ def stop(field: Field, rng: random.Random) -> bool:
     def end() -> None:
         if node.broker is broker:
             if node.paused or node.storage.refusing:
-                field.later(0.5, end)
+                field.world.after(0.5, end)
                 return
             node.stop()
             field.world.start_later(node, seconds)

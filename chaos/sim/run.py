@@ -1,4 +1,4 @@
-"""One seed: a cluster at work under faults, then a quorum that is healed and must converge while the rest stays dead."""
+"""One seed: a cluster at work under faults, then a quorum that is healed and must converge while others stay dead."""
 
 from __future__ import annotations
 
@@ -65,10 +65,15 @@ class Run:
         self.invariants = Invariants(self.world)
         drawn = schedule.draw(swarm.rng, swarm.seconds, swarm.kinds_share)
         self.schedule: list[Stroke] = [one for one in drawn if strokes is None or one.number in strokes]
-        self.load: Load
-        self.field: Field
+        self.load: Load | None = None
+        self.field: Field | None = None
         self.dead: list[int] = []
         self.began = self.world.clock.now()
+
+    @property
+    def acked(self) -> int:
+        """How many records were acknowledged."""
+        return self.load.acked if self.load is not None else 0
 
     def go(self) -> None:
         """Everything, in its order. Raises SimulationFailed, or whatever the shipped code raises."""
@@ -143,6 +148,7 @@ class Run:
         self._wait(self._consumed, "the groups do not catch up")
         self._wait(self._replicas_settled, "replicas do not become equal")
         self.world.run(QUIET_SECONDS)
+        self._wait(self._replicas_settled, "replicas do not stay equal")
         self.world.tell("everything has settled")
         Ending(self.world, self.load, self.invariants).check()
 

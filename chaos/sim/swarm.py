@@ -31,6 +31,7 @@ class Swarm:
     seed: int
     nodes: int = 0
     seconds: float = 120.0
+    asked_nodes: int = field(init=False)
     faults: Faults = field(init=False)
     pace: Pace = field(init=False)
     replicas: int = field(init=False)
@@ -46,6 +47,7 @@ class Swarm:
     def __post_init__(self) -> None:
         rng = self.rng = random.Random(self.seed * 7919 + 1)
         drawn = rng.choice(NODES)
+        self.asked_nodes = self.nodes
         self.nodes = self.nodes or drawn
         self.replicas = min(rng.choice([3, 3, 3, 5]), self.nodes)
         self.faults = Faults(
