@@ -78,7 +78,9 @@ Deviations from the paper
   holds all of that, durable, it remembers everything that mattered, and counts again from the write that says so.
 - Every change of voters is a joint one, configurations are in force from their append on (section 6), and there is one
   change at a time. The leader appends the final configuration by itself.
-- A replica without a configuration, born after its group, does not vote before its log holds one.
+- A replica born after its group knows of no configuration and begins in repair. It may stand in for a former self,
+  removed or wiped, that had promised something, and the first configurations that it reads in its log are those of
+  before: by them it would vote, and even campaign, with the beginning of a log.
 - The core knows of a snapshot where it begins and what was in force there; the state travels between the shells.
 """
 

@@ -145,19 +145,6 @@ class Core:
             return True
         return self.leader_heard and self.leader_id != NO_NODE and self.election_elapsed < self.config.election_ticks
 
-    @property
-    def may_vote(self) -> bool:
-        """Whether this replica grants votes when asked: not while it may have forgotten some, nor while it knows of no
-        configuration.
-
-        A replica without a configuration has not got the log yet up to the entry that made it a member. A node that
-        had lost everything and came back must not stand in for its former self there: what that one had promised to a
-        majority may rest on this vote. Once it has that entry, the comparison of the logs protects all before it.
-        Otherwise a replica votes whether it believes to be a voter or not: the candidate may know of a later
-        configuration (etcd #10998).
-        """
-        return self.counting and bool(self.configuration.voters)
-
     def judge_promotable(self) -> None:
         """May this replica campaign: a voter, of the old or the new configuration, whose word counts."""
         configuration = self.configuration

@@ -31,9 +31,13 @@ def on_own_vote_durable(core: Core) -> None:
 
 
 def handle_vote(core: Core, message: Message) -> None:
-    """Grants at most one candidate per term, and none with a lesser log."""
+    """Grants at most one candidate per term, and none with a lesser log.
+
+    A replica that counts votes whether it believes to be a voter or not: the candidate may know of a later
+    configuration (etcd #10998).
+    """
     grant = (
-        core.may_vote
+        core.counting
         and (core.vote == message.sender or (core.vote == NO_NODE and core.leader_id == NO_NODE))
         and core.log.is_up_to_date(message.index, message.log_term)
     )
@@ -52,7 +56,7 @@ def handle_pre_vote(core: Core, message: Message) -> None:
         and (core.vote == message.sender or (core.vote == NO_NODE and core.leader_id == NO_NODE))
     )
     up_to_date = core.log.is_up_to_date(message.index, message.log_term)
-    answer_pre_vote(core, message, grant=core.may_vote and free and up_to_date and not core.sticky)
+    answer_pre_vote(core, message, grant=core.counting and free and up_to_date and not core.sticky)
 
 
 def answer_vote(core: Core, message: Message, *, grant: bool) -> None:

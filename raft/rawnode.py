@@ -38,7 +38,7 @@ class RawNode:
     A `nonce` other than 0, drawn at this start, makes a replica that may have forgotten what it promised (repair): it
     takes entries, but neither campaigns nor votes, and its answers say so, until it has all that a leader had whose
     term was confirmed after that (`Ready.repaired`). Only there may `commit_index` and `applied` stand above the last
-    entry.
+    entry. A replica born after its group, whose first row is a configuration without voters, begins like that.
     """
 
     __slots__ = ("_core", "_role_seen", "_term_seen")
@@ -71,6 +71,8 @@ class RawNode:
         )
         self._role_seen = self._core.role
         self._term_seen = self._core.term
+        if log.last_index() == 0 and not self._core.configuration.voters and not nonce:
+            raise InvariantViolation("a replica born after its group begins in repair")
         check_invariants(self._core)
 
     # Inputs

@@ -194,9 +194,12 @@ class Hosting:
             meta_key(descriptor.group_id, MetaRow.REPLICA),
             descriptor.SerializeToString(deterministic=True),
         )
-        if not lost:
+        # A later birth may stand in for a former self that had promised something here, and the log that it gets begins
+        # with configurations in which that one voted: so it is in REPAIR until it has all that its leader has.
+        whole = not lost and bool(descriptor.voters)
+        if whole:
             mark_whole(batch, descriptor.group_id, self._opened.repair_id)
-        replica = self._open(descriptor, whole=not lost)
+        replica = self._open(descriptor, whole=whole)
         self._multi.add(replica)
         return replica
 

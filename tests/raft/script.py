@@ -154,7 +154,7 @@ class Script:
             self._add(node_id, configuration(*range(1, count + 1)), options)
 
     def do_add(self, node_id: int, **options: str) -> None:
-        """`voters=` without a number: a replica that knows of no configuration."""
+        """`voters=` without a number: a replica born after its group, in repair and without a configuration."""
         voters, learners = _nodes(options.pop("voters")), _nodes(options.pop("learners", ""))
         self._add(node_id, Configuration(voters, learners), options)
 
@@ -174,7 +174,7 @@ class Script:
                 Term(int(options.get("term", max([*terms, 0])))), NodeId(int(options.get("vote", 0)))
             ),
             commit_index=int(options.get("commit", 0)),
-            nonce=int(options.get("nonce", 0)),
+            nonce=int(options.get("nonce", 0 if voters.voters else 100 + node_id)),
             tracer=ScriptTracer(node_id, self.print),
             send=self.network.append,
             on_read=lambda state: self._read(node_id, state),

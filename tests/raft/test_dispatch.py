@@ -40,7 +40,7 @@ REPLICAS = {
     "leader": VOTERS,
     "learner": Configuration((NodeId(2), NodeId(3)), (NodeId(1),)),
     "in repair": VOTERS,
-    "without a configuration": Configuration(()),
+    "born after its group": Configuration(()),
 }
 
 
@@ -52,9 +52,9 @@ def make(kind: str) -> Shell:
         REPLICAS[kind],
         Config(NodeId(1)),
         SteadyRandom(1),
-        disk=MemoryLog([] if kind == "without a configuration" else [entry(1, 1)]),
+        disk=MemoryLog([] if kind == "born after its group" else [entry(1, 1)]),
         disk_hard_state=HardState(Term(2 if kind in ("candidate", "leader") else 3), NodeId(0)),
-        nonce=7 if kind == "in repair" else 0,
+        nonce=7 if kind in ("in repair", "born after its group") else 0,
     )
     if campaigns:
         shell.node.campaign()
@@ -127,7 +127,7 @@ def outcome(kind: str, one: Message) -> str:
 
 HEAD = """# What happens when a replica of term 3 gets a message of node 2
 
-Written by `QUORUMLOG_RAFT_REWRITE=1 pytest tests/raft/test_dispatch.py`. `ignored`: nothing changes, nothing is answered.
+Written by `QUORUMLOG_RAFT_REWRITE=1 pytest tests/raft/test_dispatch.py`. `ignored`: no change, no answer.
 `refused`: StepError. `follows 2`: takes node 2 for the leader. `to 2`: answered.
 """
 
@@ -174,7 +174,7 @@ def test_a_message_of_an_older_term_never_changes_anything(replica: str, kind: M
 
 
 @pytest.mark.parametrize("kind", MessageType, ids=lambda one: one.name)
-@pytest.mark.parametrize("replica", ["learner", "in repair", "without a configuration"])
+@pytest.mark.parametrize("replica", ["learner", "in repair", "born after its group"])
 def test_whoever_may_not_campaign_stays_a_follower(replica: str, kind: MessageType) -> None:
     for term in TERMS:
         shell = make(replica)
@@ -183,7 +183,7 @@ def test_whoever_may_not_campaign_stays_a_follower(replica: str, kind: MessageTy
         assert shell.node.role is Role.FOLLOWER
 
 
-@pytest.mark.parametrize("replica", ["in repair", "without a configuration"])
+@pytest.mark.parametrize("replica", ["in repair", "born after its group"])
 @pytest.mark.parametrize("kind", [MessageType.VOTE, MessageType.PRE_VOTE])
 def test_whoever_may_have_forgotten_promises_grants_nothing(replica: str, kind: MessageType) -> None:
     for term in TERMS:
