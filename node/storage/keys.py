@@ -49,6 +49,7 @@ class MetaRow(IntEnum):
     LAST = 7
     DATABASE_ID = 128
     BORN_UPTO = 129
+    OWNER = 130
 
 
 def log_key(group_id: int, index: int) -> bytes:

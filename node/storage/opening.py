@@ -20,10 +20,9 @@ way never leaves half an identity. Nothing is ever deleted; what cannot be used 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import chain
 
-from quorumlog.node.errors import StorageCorrupt, StorageFailed
+from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.database import Database
 from quorumlog.node.storage.files import FileSystem
 from quorumlog.node.storage.identity import (
@@ -36,10 +35,10 @@ from quorumlog.node.storage.identity import (
     save_identity,
 )
 from quorumlog.node.storage.interface import Family, RecoveryMode, Storage
-from quorumlog.node.storage.keys import all_groups_range
-from quorumlog.node.storage.opened import Finding, NodeState, Opened, Severity
+from quorumlog.node.storage.judging import OWNER_KEY, Judging
+from quorumlog.node.storage.opened import NodeState, Opened, Severity
 from quorumlog.node.storage.repair import replicas_by_wholeness
-from quorumlog.node.storage.replacing import finish_copy, replace_whole, salvage
+from quorumlog.node.storage.replacing import salvage
 from quorumlog.node.storage.votes import (
     VOTES_NAME,
     VoteRecord,
@@ -54,7 +53,6 @@ from quorumlog.raft.types import NodeId
 
 CREATING_NAME = "creating"
 """A file that is there from before the first file of a new folder is made until after the identity is."""
-QUARANTINE_NAME = "quarantine"
 
 
 def open_node(
@@ -84,27 +82,8 @@ def open_node(
         raise
 
 
-class _Opening:
+class _Opening(Judging):
     """The steps of one opening, and what they have found so far."""
-
-    def __init__(
-        self,
-        files: FileSystem,
-        database: Database,
-        node_id: NodeId,
-        draw: Callable[[int], bytes],
-        cluster_id: bytes | None,
-    ) -> None:
-        self._files = files
-        self._database = database
-        self._node_id = node_id
-        self._draw = draw
-        self._cluster_id = cluster_id
-        self._findings: list[Finding] = []
-        self._storage: Storage | None = None
-        self._foreign = False  # the database that was found belongs to somebody else
-        self._votes: VotesFile | None = None
-        self._watermark: Watermark | None = None
 
     def run(self) -> Opened:
         identity, lost = self._read_identity()
@@ -114,13 +93,16 @@ class _Opening:
             self._files.remove(CREATING_NAME)
             self._files.sync_folder()
         votes_lost = self._open_votes()
-        forgotten = self._judge() or self._replace_damaged()
+        forgotten = self._judge(identity) or self._replace_damaged()
         if forgotten is not None:
             if identity.state is IdentityState.WAITING:
                 return self._wipe(f"{forgotten}; the node still waited for a cluster, so no promise is lost")
             if votes_lost is not None:
                 return self._wipe(f"{forgotten}, and {votes_lost}: nobody knows what this node has voted")
+            if self._exchanged:
+                return self._wipe(f"{forgotten}, with the watermark: nobody knows what this node has voted")
             return self._enter_repair(identity, forgotten)
+        self._own(identity)
         self._restore_votes(votes_lost)
         return self._opened(identity, self._state_when_nothing_is_missing(identity))
 
@@ -158,104 +140,23 @@ class _Opening:
             )
         return None
 
-    def _judge(self) -> str | None:
-        """Open watermark and database; return what the node has forgotten, None when the database is whole."""
-        mark = None
-        watermark_lost = ""
-        try:
-            self._watermark = Watermark.open(self._files)
-            mark = self._watermark.mark
-        except StorageCorrupt as error:
-            watermark_lost = str(error)
-        if self._watermark is not None:
-            finish_copy(self._database, self._watermark, self._quarantine)
-        if not self._database.exists():
-            return "the database is missing"
-        refusal = self._open_database()
-        if self._storage is None:
-            return refusal
-        if self._watermark is None or mark is None:
-            return f"{watermark_lost}, so nobody knows how far the database had come"
-        if self._watermark.slots_valid == 1:
-            self._find(
-                Severity.WARNING,
-                "one of the two slots of the watermark is damaged; the other one was used",
-                "nothing to do after a power cut; otherwise check the disk (dmesg, smartctl)",
-            )
-        return self._compare(self._storage, mark)
-
-    def _compare(self, storage: Storage, mark: Mark) -> str | None:
-        found, sequence = storage.database_id(), storage.sequence_number()
-        if mark.database_id == NO_DATABASE:
-            self._close_storage()  # perhaps half filled
-            return "the node stopped while a new database was being made in place of a lost one"
-        if found != mark.database_id:
-            # It may hold groups of another cluster under the same ids: nothing in it can be used.
-            self._foreign = True
-            self._close_storage()
-            return f"the database has id {found.hex()}, but the watermark belongs to {mark.database_id.hex()}"
-        if sequence < mark.sequence:
-            return f"the database ends at sequence number {sequence}, but had safely reached {mark.sequence}"
-        try:
-            storage.scan(Family.META, *all_groups_range())
-        except StorageCorrupt as error:
-            # Which replicas there are, what they voted and where their logs end: nobody can go on without.
-            with suppress(StorageFailed):
-                self._close_storage()
-            return f"rows of META cannot be read: {error}"
-        return None
-
-    def _replace_damaged(self) -> str | None:
-        """Copy a whole database that takes no more writes; return what is forgotten if that shows only now."""
-        damage = self._database.damage()
-        if damage is None:
-            return None
-        assert self._storage is not None, "a whole database is open"
-        assert self._watermark is not None, "it has judged the database"
-        if not self._database.has_room_for_copy():
-            self._find(
-                Severity.ERROR,
-                f"a table of the database is damaged ({damage}), and the disk has no room for a copy without it. "
-                "Writes will fail as soon as the damage is met again",
-                "free space on this disk, at least as much as the database takes, and start the node again",
-            )
-            return None
-        self._storage, saved = replace_whole(self._database, self._storage, self._watermark, self._quarantine)
-        self._find(
-            Severity.WARNING,
-            f"a table of the database was damaged ({damage}). All else is in a new one, nothing is forgotten: "
-            f"{saved.in_words()}; the old one is in {self._files.describe(QUARANTINE_NAME)}",
-            "damaged entries come back from other nodes by themselves; check the disk (dmesg, smartctl), and "
-            "remove the old database once every group has all its replicas",
-        )
-        return None
-
-    def _open_database(self) -> str:
-        """Open the database in two steps; return why it could not be, with `_storage` still None then."""
-        try:
-            self._storage = self._database.open(RecoveryMode.TOLERATE_TAIL)
-            return ""
-        except StorageCorrupt as error:
-            refusal = str(error)
-        folder = self._quarantine("wal", f"the database refused its write-ahead log: {refusal}")
-        self._database.copy_wal(folder)
-        try:
-            self._storage = self._database.open(RecoveryMode.POINT_IN_TIME)
-        except StorageCorrupt as error:
-            return f"the database cannot be opened: {error}"
-        self._find(
-            Severity.WARNING,
-            f"the write-ahead log does not end as it should ({refusal}); it was read up to the first record that does "
-            f"not check, and copies are in {self._files.describe(folder)}",
-            "nothing to do after a power cut, the copies may be removed; otherwise check the disk (dmesg, smartctl)",
-        )
-        return ""
-
-    def _make_database(self) -> Storage:
-        """Make an empty database. Its id is put into a table at once, so that a lost log does not take it along."""
-        storage = self._database.open(RecoveryMode.TOLERATE_TAIL)
+    def _make_database(self, identity: Identity) -> Storage:
+        """Make an empty database, unless one is open. Its rows are put into a table at once: a lost log does not take
+        them along.
+        """
+        storage = self._storage = self._storage or self._database.open(RecoveryMode.TOLERATE_TAIL)
+        self._own(identity)
         storage.flush()
         return storage
+
+    def _own(self, identity: Identity) -> None:
+        """Let the database say whose it is; one of an earlier release did not."""
+        assert self._storage is not None, "a database is open"
+        if self._storage.get(Family.META, OWNER_KEY) != identity.incarnation:
+            batch = self._storage.new_batch()
+            batch.put(Family.META, OWNER_KEY, identity.incarnation)
+            self._storage.write(batch)
+            self._storage.sync()
 
     # --- what becomes of it ------------------------------------------------------------------------------------------
 
@@ -325,16 +226,17 @@ class _Opening:
                 folder = self._quarantine("database", f"{forgotten}; the node entered REPAIR")
                 self._database.move(folder)
             self._mark(Mark(NO_DATABASE, 0, repair_id))
-            self._storage = self._make_database()
+            self._storage = self._make_database(identity)
             if folder is not None:
                 saved = "nothing in it can be used"
                 if not self._foreign:
                     saved = salvage(self._database, folder, self._storage)
                 replaced = f". The database was moved to {self._files.describe(folder)} and a new one made; {saved}"
         self._restore_votes(None)
-        sequence = self._storage.sequence_number()
-        self._storage.sync()
-        self._mark(Mark(self._storage.database_id(), sequence, repair_id))
+        storage = self._storage
+        sequence = storage.sequence_number()
+        storage.sync()
+        self._mark(Mark(storage.database_id(), sequence, repair_id))
         self._find(Severity.ERROR, f"this node entered REPAIR ({repair_id.hex()}): {forgotten}{replaced}", REPAIR_FIX)
         return self._opened(identity, NodeState.REPAIR)
 
@@ -364,12 +266,12 @@ class _Opening:
         self._files.replace(CREATING_NAME, b"")
         if self._database.exists() and self._open_database():
             self._database.move(self._quarantine("database", "the making of this data folder was cut off"))
-        storage = self._storage = self._storage or self._make_database()
+        identity = new_identity(self._node_id, self._draw)
+        storage = self._make_database(identity)
         sequence = storage.sequence_number()
         storage.sync()
         self._watermark = Watermark.create(self._files, Mark(storage.database_id(), sequence))
         self._votes = VotesFile.create(self._files, {})
-        identity = new_identity(self._node_id, self._draw)
         save_identity(self._files, identity)
         self._files.remove(CREATING_NAME)
         self._files.sync_folder()
@@ -397,17 +299,7 @@ class _Opening:
             self._database.move(folder)
         return f"{reason}; everything was moved to {self._files.describe(folder)}"
 
-    def _quarantine(self, why: str, reason: str) -> str:
-        """Make the next folder in quarantine, with the reason in a file that an operator can read."""
-        numbers = [int(name[:4]) for name in self._files.list_names(QUARANTINE_NAME)]
-        folder = f"{QUARANTINE_NAME}/{max(numbers, default=0) + 1:04d}-{why}"
-        self._files.replace(f"{folder}/reason.txt", reason.encode() + b"\n")
-        return folder
-
     # --- the parts ---------------------------------------------------------------------------------------------------
-
-    def _find(self, severity: Severity, message: str, fix: str) -> None:
-        self._findings.append(Finding(severity, message, fix))
 
     def _opened(self, identity: Identity, state: NodeState) -> Opened:
         assert self._storage is not None, "opening ends with a database"
@@ -415,18 +307,6 @@ class _Opening:
         assert self._watermark is not None, "opening ends with a watermark"
         findings = tuple(self._findings)
         return Opened(self._files, self._storage, identity, self._votes, self._watermark, state, findings)
-
-    def _close_storage(self) -> None:
-        storage, self._storage = self._storage, None
-        if storage is not None:
-            storage.close()
-
-    def _close_parts(self) -> None:
-        self._close_storage()
-        for part in (self._votes, self._watermark):
-            if part is not None:
-                part.close()
-        self._votes = self._watermark = None
 
 
 REPAIR_FIX = (

@@ -90,6 +90,8 @@ class _Copy:
 
     def run(self, loose: Iterable[tuple[bytes, bytes]]) -> Saved:
         self._copy_row(NODE_WIDE, MetaRow.BORN_UPTO)
+        if self._as_whole:
+            self._copy_row(NODE_WIDE, MetaRow.OWNER)
         logs: dict[int, StoredLog] = {}
         for group_id in self._groups():
             try:

@@ -249,7 +249,7 @@ def in_repair(machine: Machine, why: str) -> Opened:
 def test_a_database_below_its_mark_enters_repair_and_keeps_what_it_has() -> None:
     machine = member_machine()
     lose_database_tail(machine)
-    in_repair(machine, "ends at sequence number 1, but had safely reached 4")
+    in_repair(machine, "ends at sequence number 1, but had safely reached 5")
     assert machine.quarantine() == []
 
 

@@ -20,6 +20,7 @@ from quorumlog.node.storage.opened import NodeState, Opened, Severity
 from quorumlog.node.storage.opening import open_node
 from quorumlog.node.storage.repair import is_whole
 from quorumlog.node.storage.rocks import RocksStorage
+from quorumlog.node.storage.votes import VoteRecord, put_hard_state
 from quorumlog.raft.types import HardState, NodeId, Term
 
 GROUP = 7
@@ -299,6 +300,76 @@ def test_an_older_copy_of_the_database_enters_repair(node: Node, tmp_path: Path,
     opened = runner.start(node)
     assert_repair(opened, "but had safely reached")
     assert count(opened) == SYNCED, "what is there is kept, for the day the node is healed"
+
+
+def vote_again(opened: Opened, state: HardState) -> None:
+    batch = opened.storage.new_batch()
+    put_hard_state(batch, GROUP, state)
+    opened.storage.write(batch)
+    opened.votes.append([VoteRecord(GROUP, state.term, state.vote)])
+    opened.storage.sync()
+    opened.votes.sync()
+
+
+@pytest.mark.parametrize("restored", [("votes",), ("watermark",), ("votes", "watermark")])
+def test_an_older_copy_of_a_small_file_beside_the_database_forgets_no_vote(
+    restored: tuple[str, ...], node: Node, tmp_path: Path, runner: Runner
+) -> None:
+    runner.start(node)
+    runner.stop(node)
+    older = node.copy(tmp_path / "older")
+    vote_again(runner.start(node), HardState(Term(9), NodeId(3)))
+    runner.stop(node)
+    for name in restored:
+        shutil.copyfile(older.path / name, node.path / name)
+    opened = runner.start(node)
+    assert opened.state is NodeState.WHOLE
+    assert opened.votes.get(GROUP) == HardState(Term(9), NodeId(3))
+    assert count(opened) == SYNCED
+
+
+def test_an_older_copy_of_all_but_the_watermark_enters_repair(node: Node, tmp_path: Path, runner: Runner) -> None:
+    runner.start(node)
+    runner.stop(node)
+    older = node.copy(tmp_path / "older")
+    vote_again(runner.start(node), HardState(Term(9), NodeId(3)))
+    runner.stop(node)
+    shutil.copyfile(node.path / "watermark", older.path / "watermark")
+    assert_repair(runner.start(older), "but had safely reached")
+
+
+@pytest.mark.parametrize(
+    "names", [("db",), ("watermark",), ("db", "votes"), ("db", "watermark"), ("db", "watermark", "votes")]
+)
+def test_files_of_two_nodes_in_one_folder_never_pass_for_whole(
+    names: tuple[str, ...], node: Node, nodes_with_unsynced_tail: list[Node], runner: Runner
+) -> None:
+    other = nodes_with_unsynced_tail[1]
+    for name in names:
+        if (node.path / name).is_dir():
+            shutil.rmtree(node.path / name)
+            shutil.copytree(other.path / name, node.path / name)
+        else:
+            shutil.copyfile(other.path / name, node.path / name)
+    opened = runner.start(node)
+    assert count(opened) == 0
+    if {"db", "watermark"} <= set(names):
+        # These two agree, but the identity is of another node: whose the votes are nobody knows.
+        assert opened.state is NodeState.WIPED
+        assert "the database belongs to incarnation" in opened.findings[-1].message
+    else:
+        assert_repair(opened, "but the watermark belongs to")
+
+
+def test_a_database_of_another_node_without_a_watermark_to_tell_is_not_used_either(
+    node: Node, nodes_with_unsynced_tail: list[Node], runner: Runner
+) -> None:
+    shutil.rmtree(node.database)
+    shutil.copytree(nodes_with_unsynced_tail[1].database, node.database)
+    (node.path / "watermark").unlink()
+    opened = runner.start(node)
+    assert_repair(opened, "the database belongs to incarnation")
+    assert count(opened) == 0
 
 
 def test_the_database_of_another_node_is_not_used(

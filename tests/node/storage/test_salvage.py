@@ -437,6 +437,23 @@ def test_unreadable_rows_of_meta_bring_the_node_into_repair(folder: Path) -> Non
     assert harmed >= 1
 
 
+def test_unreadable_rows_of_meta_end_no_start_even_where_more_is_forgotten() -> None:
+    machine = Machine()
+    machine.files.remove("watermark")
+    machine.files.sync_folder()
+    storage = BadBlocks()
+    fill(storage, bytes(16))
+    storage.bad = {(Family.META, meta_key(SMALL, MetaRow.HARD_STATE))}
+    storage.close()
+    machine.database.storage = storage
+    opened = machine.open()
+    assert opened.state is NodeState.REPAIR
+    assert "META cannot be read" in opened.findings[-1].message
+    assert "nothing of groups 7" in opened.findings[-1].message
+    check_copy(opened.storage, LARGE)
+    assert not is_whole(opened.storage, LARGE, opened.repair_id)
+
+
 def test_blob_files_are_read_up_to_their_damage(tmp_path: Path) -> None:
     storage = RocksStorage(tmp_path / "db")
     batch = storage.new_batch()
