@@ -16,10 +16,15 @@ INSTALLED := .venv/.installed-$(TREE_HASH)
 ALONE := $(wildcard tests/integration tests/packaging)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint proto bench lock
+.PHONY: help setup demo test lint sim sim-quick sim-long proto bench lock
+
+# Of `make sim`; without FIRST the first seed is drawn, and printed.
+SEEDS ?= 200
+FIRST ?=
+SIM := $(BIN)/python -m quorumlog.chaos.sim
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 setup: $(INSTALLED) ## make .venv from nothing, as the lock file says
 
@@ -46,6 +51,15 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p quorumlog
 	$(BIN)/mypy tests
+
+sim: setup ## SEEDS=n FIRST=k: whole clusters under virtual time and faults; a seed is two simulated minutes
+	$(SIM) --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) --keep-going
+
+sim-quick: setup ## the same for three minutes, with seeds drawn now
+	$(SIM) --seeds 100000 --for-seconds 170
+
+sim-long: setup ## 10,000 seeds; what was green on the same code is not run again, so it may be broken off
+	$(SIM) --seeds 10000 --first 1 --record chaos/long-run.txt --keep-going
 
 proto: setup ## generate the Python code of proto/*.proto
 	PYTHON=$(CURDIR)/$(BIN)/python proto/generate

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from random import SystemRandom
 
 from quorumlog.chaos.sim import schedule, wall
 from quorumlog.chaos.sim.failures import Verdict
@@ -94,7 +94,7 @@ def shorten(job: Job, verdict: Verdict) -> None:
 
 def many(options: argparse.Namespace) -> int:
     """Many seeds in two processes."""
-    first = random.SystemRandom().randrange(1 << 40) if options.first is None else options.first
+    first = SystemRandom().randrange(1 << 40) if options.first is None else options.first
     last = first + options.seeds - 1
     record = Record(options.record, Path(__file__).resolve().parents[2]) if options.record is not None else None
     done = record.green_seeds() if record is not None else set()

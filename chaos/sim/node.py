@@ -80,7 +80,7 @@ class SimNode:
         """The sessions that have opened a stream to the present process, by node."""
         self._votes_visible: dict[int, tuple[int, int]] = {}
         self._held: list[Callable[[], None]] = []
-        self._backlog: list[Callable[[], None]] = []
+        self._backlog: list[Callable[[], object]] = []
         self._wake_at: float | None = None
         self.past_shadows: list[Shadow] = []
         """Of the databases that this machine has lost."""
@@ -282,7 +282,7 @@ class SimNode:
         self._wake_at = None
         self.pump()
 
-    def enter(self, action: Callable[[], None]) -> None:
+    def enter(self, action: Callable[[], object]) -> None:
         """Let something happen to the process, if one runs: at once, or when its pause is over."""
         if self.broker is None:
             return
@@ -387,7 +387,7 @@ class SimNode:
         if self.session_id != session_id or self.broker is None or self.paused or self._wake_at != wake_at:
             return
         self._wake_at = None
-        self.enter(lambda: self.timers.run(self.clock.now()) and None)
+        self.enter(lambda: self.timers.run(self.clock.now()))
 
     def on_clock_changed(self) -> None:
         """The clock runs at another rate, or has leapt: deadlines come at other times of the world."""

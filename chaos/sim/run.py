@@ -65,15 +65,27 @@ class Run:
         self.invariants = Invariants(self.world)
         drawn = schedule.draw(swarm.rng, swarm.seconds, swarm.kinds_share)
         self.schedule: list[Stroke] = [one for one in drawn if strokes is None or one.number in strokes]
-        self.load: Load | None = None
-        self.field: Field | None = None
+        self._load: Load | None = None
+        self._field: Field | None = None
         self.dead: list[int] = []
         self.began = self.world.clock.now()
 
     @property
     def acked(self) -> int:
         """How many records were acknowledged."""
-        return self.load.acked if self.load is not None else 0
+        return self._load.acked if self._load is not None else 0
+
+    @property
+    def load(self) -> Load:
+        """The clients, once the cluster is prepared."""
+        assert self._load is not None, "nothing is prepared yet"
+        return self._load
+
+    @property
+    def field(self) -> Field:
+        """Where faults strike, once the cluster is prepared."""
+        assert self._field is not None, "nothing is prepared yet"
+        return self._field
 
     def go(self) -> None:
         """Everything, in its order. Raises SimulationFailed, or whatever the shipped code raises."""
@@ -90,8 +102,8 @@ class Run:
         for name, partitions in PARTITIONS.items():
             create_topic(world, name, partitions, configs, replicas=swarm.replicas)
         create_topic(world, BRIEF, 1, replicas=swarm.replicas)
-        self.load = Load(world, swarm)
-        self.field = Field(
+        self._load = Load(world, swarm)
+        self._field = Field(
             world,
             topics=dict(PARTITIONS),
             brief=BRIEF,

@@ -59,7 +59,7 @@ class WatchedBroker(Broker):
             say(group_id, message)
 
         # At this very moment a message leaves the replica: what it promises must be on the disk by now.
-        self.multi._send = said  # type: ignore[method-assign]
+        self.multi._send = said
 
     def on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
         """See Watcher."""

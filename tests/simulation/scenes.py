@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import Pace, World
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.replica.replica import Replica

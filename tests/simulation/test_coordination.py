@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.members import Delivery, SimMember
 from quorumlog.chaos.sim.producers import SimProducer
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.coordination.view import CoordinationView, LeaderHint, NoCoordination, NodeFigures
 from quorumlog.raft import NodeId, Term

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.metadata.topics import GROUPS_PARTITIONS, GROUPS_TOPIC

@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 
 from quorumlog.chaos.sim.logs import committed_offsets
-from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.members import Delivery, SimMember
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.producers import SimProducer
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import Pace, World
 from quorumlog.fetching import FetchSettings
 from quorumlog.node.metadata.topics import GROUPS_TOPIC
