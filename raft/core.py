@@ -74,6 +74,7 @@ class Core:
         "verified_index",
         "vote",
         "votes",
+        "withheld",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,7 @@ class Core:
         self.configurations_changed = False  # since they were handed out
         self.nonce = nonce
         self.counting = nonce == 0
+        self.withheld = False
         self.promotable = False
         self.judge_promotable()
         self.rng = rng
@@ -146,10 +148,14 @@ class Core:
         return self.leader_heard and self.leader_id != NO_NODE and self.election_elapsed < self.config.election_ticks
 
     def judge_promotable(self) -> None:
-        """May this replica campaign: a voter, of the old or the new configuration, whose word counts."""
+        """May this replica campaign: a voter, of the old or the new configuration, whose word counts, and fit to
+        lead.
+        """
         configuration = self.configuration
-        self.promotable = self.counting and (
-            self.node_id in configuration.voters or self.node_id in configuration.outgoing
+        self.promotable = (
+            self.counting
+            and not self.withheld
+            and (self.node_id in configuration.voters or self.node_id in configuration.outgoing)
         )
 
     def append(self, entries: Sequence[Entry]) -> None:

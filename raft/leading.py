@@ -9,7 +9,7 @@ from quorumlog.raft.core import Core
 from quorumlog.raft.election import campaign_for_real
 from quorumlog.raft.errors import NotLeader, ProposalRefused
 from quorumlog.raft.leadership import Leadership
-from quorumlog.raft.types import Entry, Message, NodeId
+from quorumlog.raft.types import NO_NODE, Entry, Message, NodeId, Role
 
 
 def propose(core: Core, entries: Sequence[Entry]) -> None:
@@ -70,6 +70,19 @@ def transfer_leadership(core: Core, target: NodeId) -> None:
     leadership.timeout_now_sent = False
     progress = leadership.progress[target]
     progress.send_due = leadership.appends_due = True
+
+
+def withhold(core: Core, withheld: bool) -> None:
+    """Whether this replica is unfit to lead for now; it follows and votes as before."""
+    core.withheld = withheld
+    core.judge_promotable()
+    if not withheld:
+        return
+    if core.leadership is not None:
+        core.wake()
+        membership.hand_over(core, core.leadership)
+    elif core.role is not Role.FOLLOWER:
+        core.become_follower(core.term, NO_NODE)
 
 
 def handle_timeout_now(core: Core, message: Message) -> None:

@@ -48,7 +48,7 @@ def on_committed(core: Core, leadership: Leadership) -> None:
     if configuration.joint:
         _append(core, leadership, Configuration(configuration.voters, configuration.learners))
     elif core.node_id not in configuration.voters:
-        _hand_over(core, leadership)
+        hand_over(core, leadership)
 
 
 def _caught_up(leadership: Leadership, peer: NodeId) -> bool:
@@ -72,8 +72,12 @@ def _append(core: Core, leadership: Leadership, configuration: Configuration) ->
     leadership.make_all_due()
 
 
-def _hand_over(core: Core, leadership: Leadership) -> None:
-    """This leader votes no more, and has led until that was committed (section 6). The best of the others campaigns."""
-    best = max(core.configuration.voters, key=lambda voter: leadership.counted.get(voter, LogIndex(0)))
-    core.outbox.append(Message(MessageType.TIMEOUT_NOW, core.node_id, best, core.term))
+def hand_over(core: Core, leadership: Leadership) -> None:
+    """Leads no more: it votes no more, and has led until that was committed (section 6), or is not fit to lead. The
+    best of the others, if there is one, campaigns.
+    """
+    others = [voter for voter in core.configuration.voters if voter != core.node_id]
+    if others:
+        best = max(others, key=lambda voter: leadership.counted.get(voter, LogIndex(0)))
+        core.outbox.append(Message(MessageType.TIMEOUT_NOW, core.node_id, best, core.term))
     core.become_follower(core.term, NO_NODE)

@@ -126,6 +126,12 @@ class RawNode:
         self._core.wake()
         election.campaign(self._core)
 
+    def withhold(self, withheld: bool) -> None:
+        """Neither campaigns nor leads while `withheld`, because it lacks entries that it would have to send; a leader
+        hands over. It follows and votes as before.
+        """
+        leading.withhold(self._core, withheld)
+
     def on_persisted(self, persisted: Persisted) -> None:
         """Everything of the Ready that carried `persisted`, and of all before it, is durable.
 

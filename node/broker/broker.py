@@ -22,6 +22,7 @@ from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.leadership import LeaderBalance
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.members import MembersPath
+from quorumlog.node.broker.mending import Mending
 from quorumlog.node.broker.movements import Movements
 from quorumlog.node.broker.offsets import OffsetsPath
 from quorumlog.node.broker.outbox import Lane, Outbox, Packet
@@ -215,6 +216,7 @@ class Broker(ReplicaHooks):
             multi=self.multi, outbox=self.outbox, clock=clock, bytes_per_second=config.snapshot_bytes_per_second
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
+        self.mending = Mending(multi=self.multi, outbox=self.outbox, liveness=self.liveness)
         self.movements = Movements(multi=self.multi, catalogue=self.catalogue, cluster=self.cluster)
         self.claims = StartClaims(
             node_id=self.node_id, multi=self.multi, catalogue=self.catalogue, liveness=self.liveness
@@ -266,6 +268,10 @@ class Broker(ReplicaHooks):
             self.snapshots.on_chunk(sender, chunk)
         for answer in packet.snapshot_answers:
             self.snapshots.on_answer(sender, answer)
+        for question in packet.entries_requests:
+            self.mending.on_request(sender, question)
+        for entries in packet.entries_answers:
+            self.mending.on_answer(entries)
         for payload in packet.coordination:
             self._on_coordination(sender, session_id, payload)
 
@@ -315,6 +321,8 @@ class Broker(ReplicaHooks):
         self.liveness.tick(now)
         self.cluster.tick(now)
         self.multi.tick()
+        self.hosting.renew()
+        self.mending.tick(now)
         self.snapshots.tick(now)
         self.movements.tick(now)
         self.placing.tick(now)

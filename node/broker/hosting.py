@@ -13,10 +13,12 @@ group's own log whether it votes.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from quorumlog.node.errors import LogLost
 from quorumlog.node.groups.state import GroupsState
 from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, CLUSTER_TOPIC, GROUPS_TOPIC, HostedGroup
@@ -39,6 +41,8 @@ from quorumlog.node.storage.repair import is_whole, mark_whole
 from quorumlog.node.storage.votes import get_hard_state, merge_hard_states
 from quorumlog.proto import internal_pb2
 from quorumlog.raft import NO_NODE, Config, HardState, NodeId, Term
+
+log = logging.getLogger(__name__)
 
 
 class Hosting:
@@ -75,6 +79,8 @@ class Hosting:
         stored = self._storage.get(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO))
         self._born_upto = int.from_bytes(stored or b"", "big")
         self._cluster_whole = True
+        self._anew: dict[int, internal_pb2.ReplicaDescriptor] = {}
+        """Replicas whose rows are being deleted, to begin anew in REPAIR."""
 
     # ------------------------------------------------------------------------------------------------------ at start
 
@@ -90,7 +96,10 @@ class Hosting:
                 assert descriptor.group_id == group_id, f"the row of group {group_id} describes {descriptor.group_id}"
                 descriptors.append(descriptor)
         for descriptor in sorted(descriptors, key=lambda one: one.group_id, reverse=True):
-            self._multi.add(self._open(descriptor))
+            try:
+                self._multi.add(self._open(descriptor))
+            except LogLost as error:
+                self._begin_anew(descriptor, str(error))
         for group in self._catalogue.assignments_for(self.node_id, self.incarnation):
             self._bear_placed(group)
 
@@ -98,7 +107,7 @@ class Hosting:
         """Make this node's replica of `__cluster`, once: as the founding record says, or, on a node that was admitted
         later, empty and without a configuration.
         """
-        if CLUSTER_GROUP_ID in self._multi.replicas:
+        if CLUSTER_GROUP_ID in self._multi.replicas or CLUSTER_GROUP_ID in self._anew:
             return
         # Whoever has borne other groups has had this one: its rows are lost, and with them what it promised.
         lost = self._opened.repair_id != bytes(16) or self._born_upto > 0
@@ -107,6 +116,27 @@ class Hosting:
             descriptor.voters.extend(sorted(founding.voters))
             descriptor.learners.extend(sorted({node.node_id for node in founding.nodes} - set(founding.voters)))
         self._bear(descriptor, lost=lost)
+
+    def renew(self) -> None:
+        """Let replicas whose logs are lost begin anew, in REPAIR; called between turns. First their rows go, then, when
+        that is written, they are made again.
+        """
+        if not self._multi.stalled and self._multi.next_batch.is_empty():
+            for group_id in list(self._anew):
+                self._bear(self._anew.pop(group_id), lost=True)
+        for replica in [replica for replica in self._multi.replicas.values() if replica.log_lost]:
+            assert replica.stopped is not None
+            self._multi.remove(replica.group_id)
+            self._begin_anew(replica.descriptor, replica.stopped)
+            self._on_removed(replica)
+
+    def _begin_anew(self, descriptor: internal_pb2.ReplicaDescriptor, reason: str) -> None:
+        log.error("%s", reason)
+        self.lost[descriptor.group_id] = f"{descriptor.topic} partition {descriptor.partition}"
+        delete_group(self._multi.next_batch, descriptor.group_id)
+        # The row stays: were it gone too, a crash before the rebirth would leave a group that was never here.
+        self._put_descriptor(descriptor)
+        self._anew[descriptor.group_id] = descriptor
 
     # ------------------------------------------------------------------------------------------- as __cluster goes on
 
@@ -168,7 +198,8 @@ class Hosting:
 
     def _bear_placed(self, group: HostedGroup) -> Replica | None:
         placed = group.placed_on(self.node_id, self.incarnation)
-        if placed is None or group.group_id in self._multi.replicas or self._catalogue.group(group.group_id) is None:
+        there = group.group_id in self._multi.replicas or group.group_id in self._anew
+        if placed is None or there or self._catalogue.group(group.group_id) is None:
             return None
         lost = placed.placed_at_index <= self._born_upto
         if lost:
@@ -188,20 +219,16 @@ class Hosting:
     # -------------------------------------------------------------------------------------------------------- inside
 
     def _bear(self, descriptor: internal_pb2.ReplicaDescriptor, *, lost: bool) -> Replica:
-        batch = self._multi.next_batch
-        batch.put(
-            Family.META,
-            meta_key(descriptor.group_id, MetaRow.REPLICA),
-            descriptor.SerializeToString(deterministic=True),
-        )
-        # A later birth may stand in for a former self that had promised something here, and the log that it gets begins
-        # with configurations in which that one voted: so it is in REPAIR until it has all that its leader has.
-        whole = not lost and bool(descriptor.voters)
-        if whole:
-            mark_whole(batch, descriptor.group_id, self._opened.repair_id)
-        replica = self._open(descriptor, whole=whole)
+        self._put_descriptor(descriptor)
+        if not lost:
+            mark_whole(self._multi.next_batch, descriptor.group_id, self._opened.repair_id)
+        replica = self._open(descriptor, whole=not lost)
         self._multi.add(replica)
         return replica
+
+    def _put_descriptor(self, descriptor: internal_pb2.ReplicaDescriptor) -> None:
+        key = meta_key(descriptor.group_id, MetaRow.REPLICA)
+        self._multi.next_batch.put(Family.META, key, descriptor.SerializeToString(deterministic=True))
 
     def _open(self, descriptor: internal_pb2.ReplicaDescriptor, *, whole: bool | None = None) -> Replica:
         group_id = descriptor.group_id

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from quorumlog.node.broker.directory import Directory, Found
 from quorumlog.node.broker.limits import OPEN_LIMITS
-from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.errors import EntryDamaged, StorageCorrupt
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
 from quorumlog.proto import client_pb2
@@ -68,6 +68,10 @@ class OffsetsPath:
                 return
             try:
                 answer = _locate(found, replica, wanted)
+            except EntryDamaged as damage:
+                replica.note_damage(damage.index)
+                self._directory.touch(replica)
+                answer = _failed(wanted, make_error(client_pb2.NOT_YET_AVAILABLE, str(damage)))
             except StorageCorrupt as error:
                 answer = _failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(error)))
             except (BatchInvalid, CodecUnavailable) as error:

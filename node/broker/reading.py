@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from quorumlog.node.broker.directory import Directory, Found
 from quorumlog.node.broker.limits import OPEN_LIMITS
-from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.errors import EntryDamaged, StorageCorrupt
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
 from quorumlog.node.storage.group_read import ReadPlan
@@ -121,6 +121,10 @@ class PartitionReader:
                 done(_answer(found, replica, result, wanted.offset, fetch_format, limit))
             elif isinstance(again, client_pb2.Error):
                 done(_failed(wanted, again))  # the topic was deleted during the read, its rows with it
+            elif replica.log.still_holds(plan) and isinstance(result, EntryDamaged) and len(replica.members) > 1:
+                replica.note_damage(result.index)
+                self._directory.touch(replica)
+                done(_failed(wanted, make_error(client_pb2.NOT_YET_AVAILABLE, str(result))))
             elif replica.log.still_holds(plan):
                 done(_failed(wanted, make_error(client_pb2.STORAGE_CORRUPT, str(result))))
             else:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.clock import Clock
-from quorumlog.node.errors import ReplicaStopped
+from quorumlog.node.errors import EntryDamaged, ReplicaStopped
 from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.metadata.configs import TopicConfig, effective
 from quorumlog.node.replica.multi_raft import MultiRaft
@@ -54,8 +54,12 @@ class Retention:
         self._next_check = now + self._check_seconds
         self.held.clear()
         for replica in self._multi.replicas.values():
-            if replica.ready_to_decide and replica.group_id not in self._trimming:
+            if not replica.ready_to_decide or replica.group_id in self._trimming:
+                continue
+            try:
                 self._check(replica)
+            except EntryDamaged as damage:
+                replica.note_damage(damage.index)
 
     def _check(self, replica: Replica) -> None:
         slowest, match_index = self._slowest(replica)

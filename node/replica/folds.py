@@ -53,16 +53,13 @@ class Folds:
         return stored
 
     def newest(self) -> internal_pb2.GroupSnapshot | None:
-        """The newest fold; None without one. Raises StorageCorrupt."""
-        if not self.indexes:
-            return None
-        index = self.indexes[-1]
-        try:
-            return internal_pb2.GroupSnapshot.FromString(self.read(index))
-        except DecodeError as error:
-            raise StorageCorrupt(
-                f"the fold of group {self._group_id} at index {index} cannot be read: {error}"
-            ) from None
+        """The newest fold that can be read, those after it forgotten; None without one."""
+        while self.indexes:
+            try:
+                return internal_pb2.GroupSnapshot.FromString(self.read(self.indexes[-1]))
+            except (DecodeError, StorageCorrupt):
+                self.indexes.pop()  # the log behind the one before it leads to the same state
+        return None
 
     def note_applied(self, size_bytes: int) -> None:
         """Entries of this size were applied since."""

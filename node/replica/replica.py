@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from quorumlog.node.errors import ReplicaStopped, StorageCorrupt, UnknownEntryKind
+from quorumlog.node.errors import EntryDamaged, LogLost, ReplicaStopped, UnknownEntryKind
+from quorumlog.node.replica.core_log import CoreLog
 from quorumlog.node.replica.folds import Folds
 from quorumlog.node.replica.hooks import ReplicaHooks
 from quorumlog.node.replica.machine import Machine
@@ -111,6 +112,8 @@ class Replica:
         self.machine = machine
         self.partition = machine if isinstance(machine, PartitionMachine) else None
         self.stopped: str | None = None
+        self.log_lost = False
+        """Stopped because its log cannot go on from what is there: the replica is to begin anew, in REPAIR."""
         self.tail = LeaderTail(log, self._entry_at)
         self._storage = storage
         self._repair_id = repair_id
@@ -128,9 +131,11 @@ class Replica:
         applied = self._restore()
         hint = storage.get(Family.META, meta_key(self.group_id, MetaRow.COMMIT_HINT))
         commit_index = min(max(int.from_bytes(hint or b"", "big"), applied), log.last_index())
+        self.withheld = False
+        """Does not lead, because entries of its log are damaged."""
         self.raft = RawNode(
             config,
-            log,
+            CoreLog(log),
             hard_state=hard_state,
             configurations=self._stored_configurations(),
             commit_index=LogIndex(commit_index),
@@ -139,7 +144,8 @@ class Replica:
             codec=self.tail,
             nonce=0 if whole else rng.getrandbits(63) + 1,
         )
-        while self.raft.applied < commit_index and self.stopped is None:
+        self._withhold()
+        while self.raft.applied < commit_index and self.stopped is None and not self._blocked:
             self._apply_committed(commit_index)
 
     # ------------------------------------------------------------------------------------------------- who is in it
@@ -180,10 +186,7 @@ class Replica:
             learners = tuple(NodeId(learner) for learner in self.descriptor.learners)
             rows = [ConfigurationRow(LogIndex(0), Configuration(voters, learners))]
         if not rows or rows[0].index >= self.log.first_index():
-            raise StorageCorrupt(
-                f"group {self.group_id}: nothing says who votes at index {self.log.first_index()}, where its log "
-                "begins; the replica must be repaired from its peers"
-            )
+            raise LogLost(self.group_id, f"nothing says who votes at index {self.log.first_index()}, where it begins")
         return rows
 
     # ------------------------------------------------------------------------------------------------------ folds
@@ -193,10 +196,7 @@ class Replica:
         newest = self.folds.newest()
         if newest is None:
             if self.log.first_index() != 1:
-                raise StorageCorrupt(
-                    f"group {self.group_id}: the log begins at index {self.log.first_index()} but no fold of what came "
-                    "before it is left; the replica has lost state and must be repaired from its peers"
-                )
+                raise LogLost(self.group_id, f"no fold of what came before index {self.log.first_index()} is left")
             return 0
         self.machine.restore(newest.state)
         return newest.index
@@ -205,7 +205,10 @@ class Replica:
         applied = self.raft.applied
         if applied <= self.folds.newest_index:
             return
-        snapshot = self.log.snapshot_at(applied)
+        try:
+            snapshot = self.log.snapshot_at(applied)
+        except EntryDamaged:
+            return  # once it is mended
         snapshot.configuration.CopyFrom(configurations.to_stored(self.raft.configuration_at(applied)))
         snapshot.state = self.machine.snapshot()
         self.folds.put(batch, snapshot)
@@ -263,7 +266,10 @@ class Replica:
         cut = self.folds.last_at_or_below(upto)
         if cut is None or cut < self.log.first_index():
             return
-        self.log.compact(batch, cut)
+        try:
+            self.log.compact(batch, cut)
+        except EntryDamaged:
+            return  # the next trim cuts it
         self.raft.compact(cut)
         self.folds.drop_before(batch, cut)
 
@@ -364,7 +370,12 @@ class Replica:
         if ready.install is not None:
             self._install(batch, ready.install)
         if ready.truncate_since is not None:
-            self.log.truncate(batch, ready.truncate_since)
+            try:
+                self.log.truncate(batch, ready.truncate_since)
+            except EntryDamaged as error:
+                self.log_lost = True
+                self.stop(f"group {self.group_id} cannot drop its tail from index {ready.truncate_since}: {error}")
+                return None
         if ready.entries:
             self.log.append(batch, ready.entries)
             self._store_hint(batch)
@@ -400,11 +411,40 @@ class Replica:
             self._apply_committed(ready.commit_index, next_batch)
         while self._confirmed and self._confirmed[0][0] <= self.raft.applied:
             self._confirmed.popleft()[1](True)
-        return self.raft.applied < self.raft.commit_index and self.stopped is None
+        self._withhold()
+        return self.raft.applied < self.raft.commit_index and self.stopped is None and not self._blocked
+
+    @property
+    def _blocked(self) -> bool:
+        """The next entry to apply is damaged."""
+        return self.log.is_damaged(LogIndex(self.raft.applied + 1))
+
+    def note_damage(self, index: int) -> None:
+        """A read met a damaged entry. Until it is mended this replica does not lead, for it could not send it."""
+        self.log.note_damage(LogIndex(index))
+        self._withhold()
+
+    def mend(self, batch: WriteBatch, entries: Sequence[Entry]) -> int:
+        """Put entries of another replica in the place of damaged ones. Returns how many were mended."""
+        mended = len(self.log.mend(batch, entries))
+        if mended:
+            self.raft.on_entries_loaded()
+            self._withhold()
+        return mended
+
+    def _withhold(self) -> None:
+        """Lead only while every entry can be sent; but where there is nobody else, serve what there is."""
+        withheld = self.log.has_damage and len(self.members) > 1
+        if withheld != self.withheld:
+            self.withheld = withheld
+            self.raft.withhold(withheld)
 
     def _apply_committed(self, commit_index: int, next_batch: WriteBatch | None = None) -> None:
-        entries = self.log.entries(LogIndex(self.raft.applied + 1), LogIndex(commit_index), APPLY_SIZE_BYTES_MAX)
-        assert entries is not None, "this log reads in the calling thread"
+        try:
+            entries = self.log.entries(LogIndex(self.raft.applied + 1), LogIndex(commit_index), APPLY_SIZE_BYTES_MAX)
+        except EntryDamaged as damage:
+            self.note_damage(damage.index)
+            return  # until it is mended
         trim: Trimmed | None = None
         for entry in entries:
             header = decode_header(entry.data)
@@ -442,18 +482,24 @@ class Replica:
             self._end_leadership()
             if leads_term != 0:
                 self._hooks.on_role(self)  # lost and won again since the last look: both are news
-        if leads_term != 0:
-            self._begin_leadership(leads_term)
+        if leads_term != 0 and not self._begin_leadership(leads_term):
+            self._withhold()
+            return
         self._hooks.on_role(self)
 
-    def _begin_leadership(self, term: Term) -> None:
+    def _begin_leadership(self, term: Term) -> bool:
+        """False when the tail cannot be folded, because an entry of it is damaged."""
+        tail = self._tail() if self.partition is not None else []
+        if tail is None:
+            return False
         self._leads_term = term
         if self.partition is None:
-            return
-        for entry in self._tail():
+            return True
+        for entry in tail:
             header = decode_header(entry.data)
             if header.kind is EntryKind.RECORDS:
                 self.partition.fold_tail(header, read_stored_header(entry.data, HEADER_BYTES))
+        return True
 
     def _end_leadership(self) -> None:
         self._leads_term = Term(0)
@@ -469,13 +515,14 @@ class Replica:
             for read in (*reads.values(), *(read for _, read in confirmed)):
                 read(False)
 
-    def _tail(self) -> list[Entry]:
-        """Entries after the applied ones, handed out or not."""
+    def _tail(self) -> list[Entry] | None:
+        """Entries after the applied ones, handed out or not; None when one is damaged."""
         tail: list[Entry] = []
         index = LogIndex(self.raft.applied + 1)
         while index <= self.raft.last_index:
             entries = self.raft.entries(index, APPLY_SIZE_BYTES_MAX)
-            assert entries, "a tail that the core knows of"
+            if entries is None:
+                return None
             tail.extend(entries)
             index = LogIndex(tail[-1].index + 1)
         return tail

@@ -106,6 +106,11 @@ class LogView:
         """Indexes of the damaged entries that are known of."""
         return frozenset(LogIndex(index) for index in self._damaged)
 
+    @property
+    def has_damage(self) -> bool:
+        """Whether any entry is known to be damaged."""
+        return bool(self._damaged)
+
     def is_damaged(self, index: LogIndex) -> bool:
         """Whether the entry is known to be damaged."""
         return index in self._damaged

@@ -1,0 +1,125 @@
+"""A disk that damages entries, or the rows that say where a log ends, costs nobody a record."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.world import World
+from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.keys import MetaRow, log_key, meta_key
+from quorumlog.proto import client_pb2 as pb
+from tests.simulation.scenes import (
+    acked,
+    batch,
+    fetch,
+    fetched,
+    leader,
+    others,
+    produce,
+    replica_of,
+    values_on,
+    with_topic,
+)
+
+RECORDS = [b"%d" % number for number in range(12)]
+
+
+def filled() -> tuple[World, SimNode]:
+    """A topic with a batch for each of RECORDS, and its leader; all replicas have everything in their databases."""
+    world, _ = with_topic()
+    node = leader(world)
+    for value in RECORDS:
+        acked(world, produce(node, batch([value])))
+    world.run(1.0)
+    return world, node
+
+
+def flip(node: SimNode, group_id: int, index: int) -> None:
+    """Flip a bit in the payload of a stored entry."""
+    storage = node.database.storage
+    assert storage is not None
+    key = log_key(group_id, index)
+    stored = storage.get(Family.LOG, key)
+    assert stored is not None
+    storage.damage(Family.LOG, key, stored[:-1] + bytes([stored[-1] ^ 1]))
+
+
+def damaged(replica: Replica) -> list[int]:
+    return sorted(replica.log.damaged)
+
+
+def test_a_follower_has_its_damaged_entries_back_without_losing_its_vote() -> None:
+    world, node = filled()
+    group_id = replica_of(node).group_id
+    one = others(world, node)[0]
+    one.crash()
+    for index in (3, 4, 9):
+        flip(one, group_id, index)
+    one.start()
+    assert damaged(replica_of(one)) == [3, 4, 9]
+    assert replica_of(one).counting
+    world.run(2.0)
+    assert damaged(replica_of(one)) == []
+    assert values_on(world, one) == RECORDS
+    one.crash()
+    one.start()
+    assert damaged(replica_of(one)) == [], "what was mended is on the disk"
+
+
+def test_a_leader_with_a_damaged_entry_hands_over_and_is_mended() -> None:
+    world, node = filled()
+    replica = replica_of(node)
+    node.crash()
+    node.start()
+    world.run(7.0)
+    assert leader(world) is node, "it leads again, being preferred"
+    flip(node, replica.group_id, 5)
+    replica = replica_of(node)
+    replica.note_damage(5)
+    node.pump()
+    world.run_until(lambda: not replica.leads, 1.0, "it goes on leading")
+    world.run(2.0)
+    assert damaged(replica) == []
+    assert acked(world, produce(leader(world), batch([b"more"]))).base_offset == len(RECORDS)
+    assert values_on(world, node)[: len(RECORDS)] == RECORDS
+
+
+def test_who_reads_a_damaged_entry_is_told_to_come_again() -> None:
+    world, node = filled()
+    one = others(world, node)[0]
+    one.crash()
+    one.start()
+    replica = replica_of(one)
+    world.run(1.0)
+    replica.log._tail.trim(0)  # so that the read goes to the disk
+    flip(one, replica.group_id, 3)
+    part = fetched(world, fetch(one, 1, any_replica=True))
+    assert part.error.code == pb.NOT_YET_AVAILABLE
+    assert part.error.retriable
+    assert "entry 3 " in part.error.message
+    world.run(2.0)
+    assert values_on(world, one) == RECORDS
+
+
+@pytest.mark.parametrize("group", ["partition", "__cluster"])
+def test_a_replica_whose_log_lost_its_ends_begins_anew_and_is_whole_again(group: str) -> None:
+    world, node = filled()
+    one = others(world, node)[0]
+    group_id = replica_of(one).group_id if group == "partition" else 1
+    world.run(1.0)
+    one.crash()
+    storage = one.database.storage
+    assert storage is not None
+    storage.damage(Family.META, meta_key(group_id, MetaRow.PREFIX), b"garbage")
+    storage.damage(Family.META, meta_key(group_id, MetaRow.LAST), b"garbage")
+    one.start()
+    world.run(0.05)
+    assert one.broker is not None
+    world.run(3.0)
+    replica = one.broker.multi.replicas[group_id]
+    assert replica.counting
+    assert values_on(world, one) == RECORDS
+    others(world, one)[0].crash()
+    acked(world, produce(leader(world), batch([b"more"])))
