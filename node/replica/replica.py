@@ -145,7 +145,7 @@ class Replica:
             nonce=0 if whole else rng.getrandbits(63) + 1,
         )
         self._withhold()
-        while self.raft.applied < commit_index and self.stopped is None and not self._blocked:
+        while self.raft.applied < commit_index and not self._blocked and self.stopped is None:
             self._apply_committed(commit_index)
 
     # ------------------------------------------------------------------------------------------------- who is in it

@@ -37,7 +37,7 @@ def lose_database(node: SimNode, *, disk_hangs: bool = False) -> None:
 def in_repair(node: SimNode) -> list[int]:
     """The groups whose replicas on a node do not count."""
     assert node.broker is not None
-    return [group_id for group_id, replica in node.broker.multi.replicas.items() if not replica.counting]
+    return sorted(group_id for group_id, replica in node.broker.multi.replicas.items() if not replica.counting)
 
 
 def test_a_node_that_lost_its_database_is_whole_again_without_a_hand() -> None:
