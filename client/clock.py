@@ -19,3 +19,8 @@ def wall_seconds() -> float:
 def wall_ms() -> int:
     """Return milliseconds since 1970-01-01 UTC, as `wall_seconds`."""
     return time.time_ns() // 1_000_000
+
+
+def sleep(seconds: float) -> None:
+    """Wait; for commands alone, which have nothing else to do."""
+    time.sleep(seconds)

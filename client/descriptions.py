@@ -102,7 +102,11 @@ class PeerDescription:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaDescription:
-    """One replica on one node. `leader` None: none known there. `counting` False: in repair."""
+    """One replica on one node. `leader` None: none known there. `counting` False: in repair.
+
+    `voters`, `learners` and, while the voters are being changed, `outgoing` are who is in the group by its own log, and
+    `wanted` who shall be, the preferred leader first. All are node ids.
+    """
 
     group_id: int
     topic: str
@@ -119,6 +123,10 @@ class ReplicaDescription:
     size_bytes: int
     peers: tuple[PeerDescription, ...]
     counting: bool
+    voters: tuple[int, ...] = ()
+    learners: tuple[int, ...] = ()
+    outgoing: tuple[int, ...] = ()
+    wanted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,7 @@ class NodeStatus:
     findings: tuple[Finding, ...] = ()
     storage: StorageDescription | None = None
     error: str = ""
+    draining: bool = False
 
     @property
     def reachable(self) -> bool:
@@ -168,9 +177,49 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacementChange:
+    """A partition that moves, or would: the nodes of its replicas, the preferred leader first."""
+
+    topic: str
+    partition: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MovingPartition:
+    """A partition that is not yet as it shall be. The metadata group is among them under its name, `__cluster`.
+
+    `replicas` are the nodes where it shall be, the preferred leader first; `leaving` those that keep a replica until it
+    has moved, which `settled` says; `replicas_wanted` is more than there are `replicas` while nodes are missing.
+    """
+
+    topic: str
+    partition: int
+    replicas: tuple[int, ...]
+    leaving: tuple[int, ...]
+    replicas_wanted: int
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """A node as the cluster knows it."""
+
+    node_id: int
+    address: str
+    host: str
+    rack: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """The cluster as its nodes describe it. `leader` is the node that leads the cluster's own metadata, where known."""
+    """The cluster as its nodes describe it. `leader` is the node that leads the cluster's own metadata, where known.
+
+    `moving` is told by that leader, or by another node where it does not answer.
+    """
 
     cluster_id: bytes
     leader: int | None
     nodes: tuple[NodeStatus, ...]
+    moving: tuple[MovingPartition, ...] = ()

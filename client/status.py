@@ -1,6 +1,16 @@
 """From a node's answer about itself to the user's view of it."""
 
-from quorumlog.descriptions import Finding, NodeStatus, PeerDescription, ReplicaDescription, StorageDescription
+from collections.abc import Iterable
+
+from quorumlog.descriptions import (
+    Finding,
+    MovingPartition,
+    NodeStatus,
+    PeerDescription,
+    PlacementChange,
+    ReplicaDescription,
+    StorageDescription,
+)
 from quorumlog.proto import client_pb2 as pb
 
 
@@ -26,6 +36,7 @@ def node_status(node: pb.NodeInfo, answer: pb.StatusResponse) -> NodeStatus:
             synced_bytes=answer.storage.synced_bytes,
             uptime_seconds=answer.storage.uptime_seconds,
         ),
+        draining=node.draining,
     )
 
 
@@ -51,4 +62,28 @@ def _replica(replica: pb.ReplicaStatus) -> ReplicaDescription:
         size_bytes=replica.size_bytes,
         peers=tuple(PeerDescription(peer.node_id, peer.match_index, peer.state, peer.alive) for peer in replica.peers),
         counting=replica.counting,
+        voters=tuple(replica.voters),
+        learners=tuple(replica.learners),
+        outgoing=tuple(replica.outgoing),
+        wanted=tuple(replica.wanted),
     )
+
+
+def moving_partitions(answer: pb.StatusResponse) -> tuple[MovingPartition, ...]:
+    """Return the partitions that are not yet as they shall be."""
+    return tuple(
+        MovingPartition(
+            topic=one.topic,
+            partition=one.partition,
+            replicas=tuple(one.replicas),
+            leaving=tuple(one.leaving),
+            replicas_wanted=one.replicas_wanted,
+            settled=one.settled,
+        )
+        for one in answer.moving
+    )
+
+
+def placement_changes(changes: Iterable[pb.PlacementChange]) -> tuple[PlacementChange, ...]:
+    """Return the changes of a plan."""
+    return tuple(PlacementChange(one.topic, one.partition, tuple(one.before), tuple(one.after)) for one in changes)

@@ -3,11 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from quorumlog.aio.admin import DEFAULT_TIMEOUT, ClusterAdmin, Topics
+from quorumlog.aio.admin import DEFAULT_TIMEOUT, Topics
+from quorumlog.aio.cluster_admin import ClusterAdmin
 from quorumlog.aio.groups import Groups
-from quorumlog.descriptions import ClusterStatus, GroupDescription, GroupSummary, TopicDescription
+from quorumlog.descriptions import (
+    ClusterStatus,
+    GroupDescription,
+    GroupSummary,
+    MovingPartition,
+    NodeDescription,
+    PlacementChange,
+    TopicDescription,
+)
 from quorumlog.durations import Timeout, When
 from quorumlog.portal import Portal
+from quorumlog.records import TopicPartition
 
 
 class TopicsFace:
@@ -117,3 +127,39 @@ class ClusterFace:
     def transfer(self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
         """Let another replica lead a partition; returns once it does."""
         self._portal.call(self._cluster.transfer(topic, partition, to_node_id, timeout=timeout))
+
+    def moving(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> tuple[MovingPartition, ...]:
+        """Return what is not yet where it shall be."""
+        return self._portal.call(self._cluster.moving(timeout=timeout))
+
+    def add(self, address: str, *, validate_only: bool = False, timeout: Timeout = DEFAULT_TIMEOUT) -> NodeDescription:
+        """Take a node in that waits at this peer address."""
+        return self._portal.call(self._cluster.add(address, validate_only=validate_only, timeout=timeout))
+
+    def remove(self, node_id: int, *, validate_only: bool = False, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Take a node out for good. It must be drained before."""
+        self._portal.call(self._cluster.remove(node_id, validate_only=validate_only, timeout=timeout))
+
+    def drain(
+        self, node_id: int, *, end: bool = False, validate_only: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> tuple[PlacementChange, ...]:
+        """Move everything off a node, and place nothing on it until the drain is ended."""
+        return self._portal.call(self._cluster.drain(node_id, end=end, validate_only=validate_only, timeout=timeout))
+
+    def reassign(
+        self,
+        placements: Mapping[TopicPartition, Sequence[int]],
+        *,
+        validate_only: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> tuple[PlacementChange, ...]:
+        """Move partitions to these nodes, all or none."""
+        return self._portal.call(self._cluster.reassign(placements, validate_only=validate_only, timeout=timeout))
+
+    def balance(
+        self, *, partitions_max: int | None = None, validate_only: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> tuple[PlacementChange, ...]:
+        """Even replicas and preferred leaders out over the nodes, with as few moves as possible."""
+        return self._portal.call(
+            self._cluster.balance(partitions_max=partitions_max, validate_only=validate_only, timeout=timeout)
+        )

@@ -2203,7 +2203,10 @@ class ReassignRequest(_message.Message):
 
     PLACEMENTS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    GROUPS_MAX_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
+    groups_max: _builtins.int
+    """begin with so many when evening out; 0: all at once"""
     @_builtins.property
     def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionPlacement]:
         """empty: even everything out"""
@@ -2213,10 +2216,11 @@ class ReassignRequest(_message.Message):
         *,
         placements: _abc.Iterable[Global___PartitionPlacement] | None = ...,
         validate_only: _builtins.bool = ...,
+        groups_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups_max", b"groups_max", "placements", b"placements", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

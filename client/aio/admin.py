@@ -1,17 +1,16 @@
-"""What operators do: topics and the cluster itself."""
+"""What operators do with topics."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
 from quorumlog.aio.channels import Connection
-from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster, Deadline
-from quorumlog.descriptions import ClusterStatus, NodeStatus, TopicDescription
+from quorumlog.aio.cluster import Cluster, Deadline
+from quorumlog.descriptions import TopicDescription
 from quorumlog.durations import Timeout, limit
 from quorumlog.errors import InvalidRequest, QuorumlogError, TopicExists, UnknownTopic
 from quorumlog.metadata import describe
 from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto.names import NameInvalid, check_topic_name
-from quorumlog.status import node_status
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -158,82 +157,6 @@ class Topics:
                 raise
         finally:
             self._cluster.cache.topics.pop(name, None)
-
-
-class ClusterAdmin:
-    """The cluster as a whole; `client.cluster`."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    async def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> ClusterStatus:
-        """Ask every node how it is. A node that does not answer is in the result as unreachable."""
-        deadline = Deadline(limit("timeout", timeout))
-
-        async def metadata(connection: Connection, seconds: float) -> pb.MetadataResponse:
-            return await connection.log.Metadata(pb.MetadataRequest(no_topics=True), timeout=seconds)
-
-        async def status(connection: Connection, seconds: float) -> pb.StatusResponse:
-            return await connection.admin.Status(pb.StatusRequest(), timeout=seconds)
-
-        answer = await self._cluster.ask_anyone(metadata, deadline.left())
-
-        async def one(node: pb.NodeInfo) -> NodeStatus:
-            try:
-                seconds = deadline.remaining(ATTEMPT_SECONDS)
-                return node_status(node, await self._cluster.ask(node.address, status, seconds))
-            except QuorumlogError as error:
-                return NodeStatus(
-                    node.node_id, node.address, node.host, node.rack, "unreachable", error=error.message or error.code
-                )
-
-        nodes = await asyncio.gather(*(one(node) for node in sorted(answer.nodes, key=lambda node: node.node_id)))
-        leader = answer.cluster_leader.node_id if answer.HasField("cluster_leader") else None
-        return ClusterStatus(answer.cluster_id, leader, tuple(nodes))
-
-    async def init(
-        self, nodes: Mapping[int, str], *, cluster_id: bytes = b"", timeout: Timeout = DEFAULT_TIMEOUT
-    ) -> bytes:
-        """Found a cluster, once, from nodes that wait, and return its id.
-
-        Args:
-            nodes: node id to peer address. The node at the first bootstrap address is asked, and must be among them.
-            cluster_id: 16 bytes; empty: drawn.
-            timeout: for all of it.
-
-        Raises:
-            Fatal: code ALREADY_FOUNDED where that has happened before.
-        """
-        if not nodes:
-            raise InvalidRequest("no nodes to found a cluster from", hint="name each by its id and peer address")
-        request = pb.InitClusterRequest(
-            nodes=[pb.FoundingNode(node_id=number, address=address) for number, address in nodes.items()],
-            cluster_id=cluster_id,
-        )
-
-        async def call(connection: Connection, seconds: float) -> pb.InitClusterResponse:
-            return await connection.admin.InitCluster(request, timeout=seconds)
-
-        seconds = limit("timeout", timeout)
-        answer = await self._cluster.ask(self._cluster.bootstrap[0], call, 3600.0 if seconds is None else seconds)
-        return answer.cluster_id
-
-    async def transfer(
-        self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT
-    ) -> None:
-        """Let another replica lead a partition; returns once it does.
-
-        Raises:
-            QuorumlogError: it did not take over within `timeout`; the message says who leads.
-        """
-        deadline = Deadline(limit("timeout", timeout))
-        await self._cluster.topic(topic, deadline.left())
-        request = pb.TransferLeadershipRequest(topic=topic, partition=partition, to_node_id=to_node_id)
-
-        async def call(connection: Connection, seconds: float) -> pb.TransferLeadershipResponse:
-            return await connection.admin.TransferLeadership(request, timeout=seconds)
-
-        await self._cluster.ask_partition_leader(topic, partition, call, deadline.left())
 
 
 def _check_name(name: str) -> None:

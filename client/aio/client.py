@@ -7,8 +7,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from quorumlog.aio.admin import DEFAULT_TIMEOUT, ClusterAdmin, Topics
+from quorumlog.aio.admin import DEFAULT_TIMEOUT, Topics
 from quorumlog.aio.cluster import Cluster, Deadline
+from quorumlog.aio.cluster_admin import ClusterAdmin
 from quorumlog.aio.consumer import Commit, Consumer, ConsumerSettings
 from quorumlog.aio.groups import Groups
 from quorumlog.aio.offsets import list_offsets

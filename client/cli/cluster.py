@@ -5,19 +5,16 @@ import asyncio
 
 from quorumlog.cli.arguments import CLIENT_ID, add_common, open_client, pair, positive_32, whole_32
 from quorumlog.cli.errors import UsageError
+from quorumlog.cli.members import add_verbs
 from quorumlog.cli.output import print_json, print_table, size
 from quorumlog.cli.waiting import Waiting
-from quorumlog.descriptions import ClusterStatus, NodeStatus
-
-LATER = {
-    "drain": "stop the node: its leaderships are handed over first",
-    "reassign": "replicas stay on the nodes they were placed on when their topic was created",
-}
-"""Verbs whose names are taken: they need membership change, which this release does not have."""
+from quorumlog.descriptions import ClusterStatus, MovingPartition, NodeStatus
+from quorumlog.errors import InvalidRequest, UnknownPartition
+from quorumlog.sync import Client
 
 
 def cluster(parser: argparse.ArgumentParser) -> None:
-    """Found a cluster, look at its nodes, move leaderships."""
+    """Found a cluster, look at its nodes, add, drain and remove them, move partitions and leaderships."""
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     init = verbs.add_parser("init", help="found a cluster, once, from nodes that wait; -b is the client address of one")
@@ -43,14 +40,12 @@ def cluster(parser: argparse.ArgumentParser) -> None:
     transfer.add_argument("topic")
     transfer.add_argument("partition", type=whole_32)
     transfer.add_argument("--to", type=whole_32, required=True, metavar="NODE_ID")
+    transfer.add_argument("-d", "--dry-run", action="store_true", help="say what would be done, and do nothing")
     transfer.set_defaults(run=run_transfer)
 
     for verb in (init, status, transfer):
         add_common(verb)
-    for name in LATER:
-        later = verbs.add_parser(name, help="not in this release")
-        later.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-        later.set_defaults(run=run_later, verb=name)
+    add_verbs(verbs)
 
 
 def run_init(arguments: argparse.Namespace) -> int:
@@ -100,9 +95,24 @@ def run_status(arguments: argparse.Namespace) -> int:
     for node in status.nodes:
         if not node.reachable:
             print(f"\nnode {node.node_id}: {node.error}")
+    if status.moving:
+        print("\nnot yet as they shall be:\n")
+        print_table(
+            ("topic", "partition", "shall be on", "leaving", "missing"), [_moving_row(one) for one in status.moving]
+        )
     for subject, message, fix in _problems(status):
         print(f"\nPROBLEM  {subject}: {message}\n{'':8} fix: {fix}")
     return 0
+
+
+def _moving_row(one: MovingPartition) -> tuple[str | int | None, ...]:
+    return (
+        one.topic,
+        one.partition,
+        ",".join(map(str, one.replicas)),
+        ",".join(map(str, one.leaving)),
+        max(0, one.replicas_wanted - len(one.replicas)),
+    )
 
 
 def _problems(status: ClusterStatus) -> list[tuple[str, str, str]]:
@@ -117,7 +127,7 @@ def _row(node: NodeStatus) -> tuple[str | int | None, ...]:
         node.node_id,
         node.address,
         node.host,
-        node.state,
+        f"{node.state}, draining" if node.draining else node.state,
         node.version,
         len(node.replicas) if node.reachable else None,
         _leads(node) if node.reachable else None,
@@ -134,17 +144,36 @@ def _leads(node: NodeStatus) -> int:
 def run_transfer(arguments: argparse.Namespace) -> int:
     """Move one leadership, and wait until the node leads."""
     with open_client(arguments) as client:
-        client.cluster.transfer(arguments.topic, arguments.partition, arguments.to, timeout=arguments.timeout)
+        if arguments.dry_run:
+            _check_transfer(client, arguments)
+        else:
+            client.cluster.transfer(arguments.topic, arguments.partition, arguments.to, timeout=arguments.timeout)
     if arguments.output == "json":
-        print_json({"topic": arguments.topic, "partition": arguments.partition, "leader": arguments.to})
+        print_json(
+            {
+                "topic": arguments.topic,
+                "partition": arguments.partition,
+                "leader": arguments.to,
+                "dry_run": arguments.dry_run,
+            }
+        )
     else:
-        print(f"node {arguments.to} leads {arguments.topic}[{arguments.partition}]")
+        leads = "would lead" if arguments.dry_run else "leads"
+        print(f"node {arguments.to} {leads} {arguments.topic}[{arguments.partition}]")
     return 0
 
 
-def run_later(arguments: argparse.Namespace) -> int:
-    """Refuse a verb of a later release."""
-    raise UsageError(f"cluster {arguments.verb} is not in this release", LATER[arguments.verb])
+def _check_transfer(client: Client, arguments: argparse.Namespace) -> None:
+    """Refuse what the cluster would refuse, as far as it can be told beforehand."""
+    described = client.topics.describe(arguments.topic, timeout=arguments.timeout)
+    if arguments.partition >= len(described.partitions):
+        last = len(described.partitions) - 1
+        raise UnknownPartition(f"topic {arguments.topic!r} has partitions 0 to {last}, not {arguments.partition}")
+    replicas = described.partitions[arguments.partition].replicas
+    if arguments.to not in replicas:
+        nodes = ", ".join(map(str, replicas))
+        message = f"node {arguments.to} has no replica of {arguments.topic}[{arguments.partition}]"
+        raise InvalidRequest(message, hint=f"its replicas are on nodes {nodes}", code="INVALID_REQUEST")
 
 
 def status_json(status: ClusterStatus) -> dict[str, object]:
@@ -153,6 +182,17 @@ def status_json(status: ClusterStatus) -> dict[str, object]:
         "cluster_id": status.cluster_id.hex(),
         "leader": status.leader,
         "nodes": [_node_json(node) for node in status.nodes],
+        "moving": [
+            {
+                "topic": one.topic,
+                "partition": one.partition,
+                "replicas": list(one.replicas),
+                "leaving": list(one.leaving),
+                "replicas_wanted": one.replicas_wanted,
+                "settled": one.settled,
+            }
+            for one in status.moving
+        ],
     }
 
 
@@ -164,6 +204,7 @@ def _node_json(node: NodeStatus) -> dict[str, object]:
         "host": node.host,
         "rack": node.rack,
         "state": node.state,
+        "draining": node.draining,
         "error": node.error or None,
         "version": node.version or None,
         "incarnation": node.incarnation.hex() or None,
@@ -192,6 +233,10 @@ def _node_json(node: NodeStatus) -> dict[str, object]:
                 "log_end_offset": replica.log_end_offset,
                 "size_bytes": replica.size_bytes,
                 "counting": replica.counting,
+                "voters": list(replica.voters),
+                "learners": list(replica.learners),
+                "outgoing": list(replica.outgoing),
+                "wanted": list(replica.wanted),
             }
             for replica in node.replicas
         ],

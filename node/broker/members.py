@@ -123,7 +123,7 @@ class MembersPath:
         if request.placements:
             plan = reassigning.reassign(self._catalogue, request.placements, unfit)
         else:
-            plan = reassigning.balance(self._catalogue, unfit)
+            plan = reassigning.balance(self._catalogue, unfit).first(request.groups_max or None)
         if isinstance(plan, client_pb2.Error):
             reply(client_pb2.ReassignResponse(error=plan))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from quorumlog.node.broker.admin import AdminPath
 from quorumlog.node.broker.directory import Directory
@@ -11,7 +11,7 @@ from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.produce import ProduceGate
 from quorumlog.node.metadata import reassigning
-from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
+from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, CLUSTER_TOPIC
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.opened import Opened
@@ -56,6 +56,7 @@ class StatusPath:
         response.replicas.extend(self._replica(replica) for _, replica in sorted(self._multi.replicas.items()))
         response.findings.extend(self._findings.look(speaking))
         response.cluster_voters.extend(catalogue.voters)
+        response.moving.extend(self._cluster_moving())
         for topic, partition, wanted in reassigning.moving(catalogue):
             response.moving.add(
                 topic=topic.name,
@@ -76,6 +77,24 @@ class StatusPath:
         if any(not replica.counting for replica in self._multi.replicas.values()):
             return "repair"
         return "member"
+
+    def _cluster_moving(self) -> Iterator[client_pb2.MovingPartition]:
+        """The metadata group, while others vote in it than shall, or while a node that is drained shall."""
+        catalogue = self._directory.catalogue
+        replica = self._multi.replicas.get(CLUSTER_GROUP_ID)
+        if replica is None or not replica.voters or not catalogue.voters:
+            return
+        voting = {*replica.configuration.voters, *replica.configuration.outgoing}
+        wanted = set(catalogue.voters)
+        if voting != wanted or wanted & catalogue.draining:
+            yield client_pb2.MovingPartition(
+                topic=CLUSTER_TOPIC,
+                replicas=catalogue.voters,
+                leaving=sorted(voting - wanted),
+                replicas_wanted=len(wanted),
+                settled=voting == wanted,
+                placement_version=catalogue.voters_version,
+            )
 
     def _wanted(self, group_id: int) -> tuple[int, ...]:
         catalogue = self._directory.catalogue

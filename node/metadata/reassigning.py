@@ -46,6 +46,10 @@ class Plan:
             )
         )
 
+    def first(self, groups_max: int | None) -> Plan:
+        """Return as much of the plan as these groups are; None: all of it."""
+        return Plan(self.groups[:groups_max], self.changes[:groups_max])
+
     @property
     def command(self) -> internal_pb2.ClusterCommand:
         """The command for `__cluster`; there must be something to change."""

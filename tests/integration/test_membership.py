@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from quorumlog.proto.client_pb2_grpc import AdminStub
 from tests.integration.cluster import LocalCluster, NodeProcess, eventually, free_ports
 from tests.integration.conftest import MakeCluster
 from tests.integration.stream import Stream, check_everywhere
+from tests.integration.test_cli import Program
 
 T = TypeVar("T")
 TOPIC = "orders"
@@ -187,3 +189,67 @@ def test_a_node_that_is_no_node_or_another_clusters_is_not_added(
     ):
         with pytest.raises(grpc.RpcError, match=said):
             ask(cluster, lambda admin, address=address: admin.AddNode(pb.AddNodeRequest(address=address), timeout=20.0))  # type: ignore[misc]
+
+
+def test_the_command_line_adds_moves_drains_and_removes(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    cluster = make_cluster(nodes=2).up()
+    cluster.create_topic(TOPIC, 2, replicas=1)
+    until_settled(cluster)
+    program = Program(cluster.bootstrap)
+    third = spare(cluster, tmp_path, 3)
+
+    added = ("cluster", "add", third.peer_address)
+    assert "would be added" in program.lines(*added, "--dry-run")[0]
+    assert [node["node_id"] for node in program.json("cluster", "status")["nodes"]] == [1, 2]
+    assert program.json(*added)["node_id"] == 3
+    assert program.json(*added)["node_id"] == 3, "once more is the same"
+    assert third.status().state == "member"  # type: ignore[union-attr] # it was waited for
+    until_settled(cluster)
+
+    moved = ("cluster", "reassign", TOPIC, 0, "--to", "3")
+    [before], _ = placed(cluster)
+    header, row = program.lines(*moved, "--dry-run")
+    assert header.split() == ["TOPIC", "PARTITION", "FROM", "TO"]
+    assert row.split() == [TOPIC, "0", str(before), "3"]
+    assert placed(cluster)[0] == [before]
+    assert program.lines(*moved)[-1] == "1 partition moved"
+    assert placed(cluster)[0] == [3]
+    assert program.lines(*moved) == ["nothing to move"]
+
+    plan = program.json("cluster", "reassign", "--balance", "--dry-run")
+    assert (plan["dry_run"], plan["done"]) == (True, False)
+    plan["changes"].append({"topic": TOPIC, "partition": 1, "after": [3]})
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    assert program.lines("cluster", "reassign", "--file", file, "--no-wait")[-1].startswith("they are moving")
+    until_settled(cluster)
+    assert placed(cluster) == [[3], [3]]
+
+    assert "drain it first" in program.run("cluster", "remove", 3, code=1).stderr
+    drained = program.json("cluster", "drain", 3)
+    assert (drained["draining"], drained["done"]) == (True, True)
+    assert {TOPIC} < {change["topic"] for change in drained["changes"]}
+    table = program.lines("cluster", "status")
+    assert any("member, draining" in line for line in table)
+    assert program.lines("cluster", "remove", 3, "--dry-run") == ["node 3 can be removed; stop it, it is not needed"]
+    program.run("cluster", "remove", 3)
+    assert [node["node_id"] for node in program.json("cluster", "status")["nodes"]] == [1, 2]
+    assert "not a member" in program.run("cluster", "drain", 3, code=1).stderr
+
+
+def test_a_drain_that_has_no_room_says_what_to_do_and_one_that_is_ended_lets_replicas_come(
+    cluster: LocalCluster,
+) -> None:
+    cluster.create_topic(TOPIC, 1)
+    until_settled(cluster)
+    program = Program(cluster.bootstrap)
+    refused = program.run("cluster", "drain", 2, code=1).stderr
+    assert "partition 0 of topic 'orders'" in refused
+    assert f"quorumlog cluster reassign {TOPIC} 0 --to 1,3" in refused or "--to 3,1" in refused
+    program.run("cluster", "reassign", TOPIC, 0, "--to", "1,3")
+    program.run("cluster", "drain", 2)
+    assert program.lines("cluster", "drain", 2, "--end") == ["node 2 is placed on again"]
+    program.run("cluster", "reassign", TOPIC, 0, "--to", "1,2,3")
+    assert placed(cluster) == [[1, 2, 3]]
+    program.run("cluster", "transfer", TOPIC, 0, "--to", 2, "--dry-run")
+    assert "has no replica" in program.run("cluster", "transfer", TOPIC, 0, "--to", 9, "--dry-run", code=1).stderr
