@@ -68,7 +68,7 @@ class Findings:
         Args:
             speaking: nodes that are not silent, although no member is heard from them.
         """
-        in_repair = any(not replica.counting for replica in self._multi.replicas.values())
+        in_repair = any(not one.counting and one.descriptor.voters for one in self._multi.replicas.values())
         for finding in findings_of_opening(self._opened, self._me):
             if finding.fix == REPAIR_FIX and not in_repair:
                 finding.severity = client_pb2.INFO
@@ -105,7 +105,9 @@ class Findings:
                 "made again in repair, without voting or leading",
                 REPAIR_FIX,
             )
-        repaired = [one for one in replicas if not one.counting and one.group_id not in self._hosting.lost]
+        # One that was placed after its group began is merely not full yet.
+        forgetful = [one for one in replicas if not one.counting and one.descriptor.voters]
+        repaired = [one for one in forgetful if one.group_id not in self._hosting.lost]
         if repaired:
             yield _problem(
                 self._me,

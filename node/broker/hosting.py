@@ -7,8 +7,10 @@ database does not have it, it was lost. A lost replica is made again as one that
 voter. While this node's own replica of `__cluster` is in REPAIR, that index may itself have been forgotten, so every
 birth is one in REPAIR; when `__cluster` leaves REPAIR, everything up to its last entry counts as carried out before.
 
-A replica that comes with its group votes from birth. One that is placed later is born empty, and learns from the
-group's own log whether it votes.
+A replica that comes with its group votes from birth. One that is placed later is born empty and in REPAIR, and learns
+from the group's own log whether it votes. It may stand in for a former replica of this node, which was removed or lost
+with the node's folder and had promised something: by the first configurations that it reads it would vote for that one,
+with the beginning of a log.
 """
 
 from __future__ import annotations
@@ -115,7 +117,7 @@ class Hosting:
         if not self._opened.identity.admitted_at_index:
             descriptor.voters.extend(sorted(founding.voters))
             descriptor.learners.extend(sorted({node.node_id for node in founding.nodes} - set(founding.voters)))
-        self._bear(descriptor, lost=lost)
+        self._bear(descriptor, whole=not lost and not self._opened.identity.admitted_at_index)
 
     def renew(self) -> None:
         """Let replicas whose logs are lost begin anew, in REPAIR; called between turns. First their rows go, then, when
@@ -123,7 +125,7 @@ class Hosting:
         """
         if not self._multi.stalled and self._multi.next_batch.is_empty():
             for group_id in list(self._anew):
-                self._bear(self._anew.pop(group_id), lost=True)
+                self._bear(self._anew.pop(group_id), whole=False)
         for replica in [replica for replica in self._multi.replicas.values() if replica.log_lost]:
             assert replica.stopped is not None
             self._multi.remove(replica.group_id)
@@ -214,15 +216,15 @@ class Hosting:
         )
         cluster = self._multi.replicas.get(CLUSTER_GROUP_ID)  # None while it is being opened, and applies already
         cluster_counts = cluster.counting if cluster is not None else self._cluster_whole
-        return self._bear(descriptor, lost=lost or not cluster_counts)
+        return self._bear(descriptor, whole=not lost and cluster_counts and group.votes_from_birth)
 
     # -------------------------------------------------------------------------------------------------------- inside
 
-    def _bear(self, descriptor: internal_pb2.ReplicaDescriptor, *, lost: bool) -> Replica:
+    def _bear(self, descriptor: internal_pb2.ReplicaDescriptor, *, whole: bool) -> Replica:
         self._put_descriptor(descriptor)
-        if not lost:
+        if whole:
             mark_whole(self._multi.next_batch, descriptor.group_id, self._opened.repair_id)
-        replica = self._open(descriptor, whole=not lost)
+        replica = self._open(descriptor, whole=whole)
         self._multi.add(replica)
         return replica
 

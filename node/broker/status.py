@@ -74,7 +74,7 @@ class StatusPath:
     def _state(self) -> str:
         if self._gate.stopping:
             return "stopping"
-        if any(not replica.counting for replica in self._multi.replicas.values()):
+        if any(not replica.counting and replica.descriptor.voters for replica in self._multi.replicas.values()):
             return "repair"
         return "member"
 

@@ -36,22 +36,24 @@ def with_topic(
 
 def replica_of(node: SimNode, partition: int = 0, topic: str = "t") -> Replica:
     """A node's replica of a partition."""
-    assert node.broker is not None
-    found = node.broker.catalogue.topic(topic)
-    assert found is not None
-    return node.broker.multi.replicas[found.partitions[partition].group_id]
+    replica = find_replica(node, partition, topic)
+    assert replica is not None, f"node {node.node_id} has no replica of {topic}[{partition}]"
+    return replica
+
+
+def find_replica(node: SimNode, partition: int = 0, topic: str = "t") -> Replica | None:
+    """A running node's replica of a partition, if it has one."""
+    found = node.broker.catalogue.topic(topic) if node.broker is not None else None
+    if found is None or node.broker is None:
+        return None
+    return node.broker.multi.replicas.get(found.partitions[partition].group_id)
 
 
 def leaders(world: World, partition: int = 0, topic: str = "t") -> list[SimNode]:
     """Running nodes that lead a partition and may decide, newest term first."""
-    nodes = [
-        node
-        for node in world.nodes.values()
-        if node.broker is not None
-        and node.broker.catalogue.topic(topic) is not None
-        and replica_of(node, partition, topic).ready_to_decide
-    ]
-    return sorted(nodes, key=lambda node: -replica_of(node, partition, topic).raft.term)
+    found = [(node, find_replica(node, partition, topic)) for node in world.nodes.values()]
+    leading = [(replica.raft.term, node) for node, replica in found if replica is not None and replica.ready_to_decide]
+    return [node for _, node in sorted(leading, key=lambda one: -one[0])]
 
 
 def leader(world: World, partition: int = 0, topic: str = "t", seconds: float = 20.0) -> SimNode:
