@@ -177,6 +177,20 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovery:
+    """A group that goes on, or would go on, from what one replica has.
+
+    Records from `first_offset_in_doubt` on may be gone, or may stand there although they were never acknowledged.
+    """
+
+    topic: str
+    partition: int
+    from_node: int
+    last_index: int
+    first_offset_in_doubt: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementChange:
     """A partition that moves, or would: the nodes of its replicas, the preferred leader first."""
 

@@ -13,6 +13,7 @@ from quorumlog.descriptions import (
     MovingPartition,
     NodeDescription,
     PlacementChange,
+    Recovery,
     TopicDescription,
 )
 from quorumlog.durations import Timeout, When
@@ -162,4 +163,18 @@ class ClusterFace:
         """Even replicas and preferred leaders out over the nodes, with as few moves as possible."""
         return self._portal.call(
             self._cluster.balance(partitions_max=partitions_max, validate_only=validate_only, timeout=timeout)
+        )
+
+    def recover(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        from_node: int | None = None,
+        accept_loss: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Recovery:
+        """Let a partition go on from what one replica has; without `accept_loss` only say what may be gone."""
+        return self._portal.call(
+            self._cluster.recover(topic, partition, from_node=from_node, accept_loss=accept_loss, timeout=timeout)
         )

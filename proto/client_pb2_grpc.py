@@ -803,6 +803,11 @@ class AdminStub:
                 request_serializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipResponse.FromString,
                 _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/quorumlog.v1.Admin/Recover',
+                request_serializer=quorumlog_dot_proto_dot_client__pb2.RecoverRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_proto_dot_client__pb2.RecoverResponse.FromString,
+                _registered_method=True)
         self.AddNode = channel.unary_unary(
                 '/quorumlog.v1.Admin/AddNode',
                 request_serializer=quorumlog_dot_proto_dot_client__pb2.AddNodeRequest.SerializeToString,
@@ -875,6 +880,14 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recover(self, request, context):
+        """Lets a group that cannot heal go on from the replica of the node that is asked. Without `accept_loss` it only tells what
+        may be gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddNode(self, request, context):
         """Has a node that waits admitted. Repeating it for a node that is in answers as the first time.
         """
@@ -940,6 +953,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=quorumlog_dot_proto_dot_client__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=quorumlog_dot_proto_dot_client__pb2.RecoverRequest.FromString,
+                    response_serializer=quorumlog_dot_proto_dot_client__pb2.RecoverResponse.SerializeToString,
             ),
             'AddNode': grpc.unary_unary_rpc_method_handler(
                     servicer.AddNode,
@@ -1154,6 +1172,33 @@ class Admin:
             '/quorumlog.v1.Admin/TransferLeadership',
             quorumlog_dot_proto_dot_client__pb2.TransferLeadershipRequest.SerializeToString,
             quorumlog_dot_proto_dot_client__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/Recover',
+            quorumlog_dot_proto_dot_client__pb2.RecoverRequest.SerializeToString,
+            quorumlog_dot_proto_dot_client__pb2.RecoverResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -269,6 +269,10 @@ class AdminStub:
     Status: _grpc.UnaryUnaryMultiCallable[_client_pb2.StatusRequest, _client_pb2.StatusResponse]
     """What this node sees of the cluster, and what is wrong with it. Ask every node."""
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_client_pb2.TransferLeadershipRequest, _client_pb2.TransferLeadershipResponse]
+    Recover: _grpc.UnaryUnaryMultiCallable[_client_pb2.RecoverRequest, _client_pb2.RecoverResponse]
+    """Lets a group that cannot heal go on from the replica of the node that is asked. Without `accept_loss` it only tells what
+    may be gone.
+    """
     AddNode: _grpc.UnaryUnaryMultiCallable[_client_pb2.AddNodeRequest, _client_pb2.AddNodeResponse]
     """Has a node that waits admitted. Repeating it for a node that is in answers as the first time."""
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_client_pb2.RemoveNodeRequest, _client_pb2.RemoveNodeResponse]
@@ -294,6 +298,10 @@ class AdminAsyncStub(AdminStub):
     Status: _aio.UnaryUnaryMultiCallable[_client_pb2.StatusRequest, _client_pb2.StatusResponse]  # type: ignore[assignment]
     """What this node sees of the cluster, and what is wrong with it. Ask every node."""
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_client_pb2.TransferLeadershipRequest, _client_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
+    Recover: _aio.UnaryUnaryMultiCallable[_client_pb2.RecoverRequest, _client_pb2.RecoverResponse]  # type: ignore[assignment]
+    """Lets a group that cannot heal go on from the replica of the node that is asked. Without `accept_loss` it only tells what
+    may be gone.
+    """
     AddNode: _aio.UnaryUnaryMultiCallable[_client_pb2.AddNodeRequest, _client_pb2.AddNodeResponse]  # type: ignore[assignment]
     """Has a node that waits admitted. Repeating it for a node that is in answers as the first time."""
     RemoveNode: _aio.UnaryUnaryMultiCallable[_client_pb2.RemoveNodeRequest, _client_pb2.RemoveNodeResponse]  # type: ignore[assignment]
@@ -358,6 +366,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _client_pb2.TransferLeadershipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_client_pb2.TransferLeadershipResponse, _abc.Awaitable[_client_pb2.TransferLeadershipResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _client_pb2.RecoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_pb2.RecoverResponse, _abc.Awaitable[_client_pb2.RecoverResponse]]:
+        """Lets a group that cannot heal go on from the replica of the node that is asked. Without `accept_loss` it only tells what
+        may be gone.
+        """
 
     @_abc_1.abstractmethod
     def AddNode(

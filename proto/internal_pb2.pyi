@@ -120,6 +120,7 @@ class ClusterCommand(_message.Message):
     CHANGE_PLACEMENT_FIELD_NUMBER: _builtins.int
     REPORT_PLACEMENT_FIELD_NUMBER: _builtins.int
     CHANGE_VOTERS_FIELD_NUMBER: _builtins.int
+    SKIP_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def found_cluster(self) -> Global___FoundCluster: ...
     @_builtins.property
@@ -144,6 +145,8 @@ class ClusterCommand(_message.Message):
     def report_placement(self) -> Global___ReportPlacement: ...
     @_builtins.property
     def change_voters(self) -> Global___ChangeVoters: ...
+    @_builtins.property
+    def skip_ids(self) -> Global___SkipIds: ...
     def __init__(
         self,
         *,
@@ -159,12 +162,13 @@ class ClusterCommand(_message.Message):
         change_placement: Global___ChangePlacement | None = ...,
         report_placement: Global___ReportPlacement | None = ...,
         change_voters: Global___ChangeVoters | None = ...,
+        skip_ids: Global___SkipIds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admit_node", b"admit_node", "allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "change_placement", b"change_placement", "change_voters", b"change_voters", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "found_cluster", b"found_cluster", "register_node", b"register_node", "remove_node", b"remove_node", "report_placement", b"report_placement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admit_node", b"admit_node", "allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "change_placement", b"change_placement", "change_voters", b"change_voters", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "found_cluster", b"found_cluster", "register_node", b"register_node", "remove_node", b"remove_node", "report_placement", b"report_placement", "skip_ids", b"skip_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_node", b"admit_node", "allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "change_placement", b"change_placement", "change_voters", b"change_voters", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "found_cluster", b"found_cluster", "register_node", b"register_node", "remove_node", b"remove_node", "report_placement", b"report_placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_node", b"admit_node", "allocate_producer_ids", b"allocate_producer_ids", "alter_topic", b"alter_topic", "change_placement", b"change_placement", "change_voters", b"change_voters", "command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "found_cluster", b"found_cluster", "register_node", b"register_node", "remove_node", b"remove_node", "report_placement", b"report_placement", "skip_ids", b"skip_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer_ids", "admit_node", "remove_node", "drain_node", "change_placement", "report_placement", "change_voters"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer_ids", "admit_node", "remove_node", "drain_node", "change_placement", "report_placement", "change_voters", "skip_ids"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -604,6 +608,28 @@ class ChangeVoters(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangeVoters: _TypeAlias = ChangeVoters  # noqa: Y015
+
+@_typing.final
+class SkipIds(_message.Message):
+    """__cluster was recovered and may have forgotten ids that it gave out: none of them is given out again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """of group ids, and of producer ids"""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipIds: _TypeAlias = SkipIds  # noqa: Y015
 
 @_typing.final
 class ClusterSnapshot(_message.Message):
@@ -1368,9 +1394,7 @@ class ControlRecord(_message.Message):
     @_builtins.property
     def log_start(self) -> Global___LogStart: ...
     @_builtins.property
-    def recovered(self) -> Global___Recovered:
-        """room for `cluster recover`"""
-
+    def recovered(self) -> Global___Recovered: ...
     def __init__(
         self,
         *,
@@ -1415,10 +1439,13 @@ Global___LogStart: _TypeAlias = LogStart  # noqa: Y015
 
 @_typing.final
 class Recovered(_message.Message):
+    """An operator has let the group go on from what one replica had."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRST_OFFSET_IN_DOUBT_FIELD_NUMBER: _builtins.int
     first_offset_in_doubt: _builtins.int
+    """records from here on may be gone, or stand here although never acknowledged"""
     def __init__(
         self,
         *,

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from quorumlog.aio.admin import DEFAULT_TIMEOUT
 from quorumlog.aio.channels import Connection
 from quorumlog.aio.cluster import ATTEMPT_SECONDS, Cluster, Deadline
-from quorumlog.descriptions import ClusterStatus, MovingPartition, NodeDescription, NodeStatus, PlacementChange
+from quorumlog.descriptions import (
+    ClusterStatus,
+    MovingPartition,
+    NodeDescription,
+    NodeStatus,
+    PlacementChange,
+    Recovery,
+)
 from quorumlog.durations import Timeout, limit
 from quorumlog.errors import InvalidRequest, NotLeader, QuorumlogError
 from quorumlog.proto import client_pb2 as pb
@@ -188,6 +195,52 @@ class ClusterAdmin:
         seconds = limit("timeout", timeout)
         answer = await self._cluster.ask(self._cluster.bootstrap[0], call, 3600.0 if seconds is None else seconds)
         return answer.cluster_id
+
+    async def recover(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        from_node: int | None = None,
+        accept_loss: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Recovery:
+        """Let a partition go on from what one replica has, because a majority of its replicas is gone for good or has
+        forgotten what it promised. Without `accept_loss` nothing is done: the answer says what may be gone.
+
+        Args:
+            topic: an internal one as well.
+            partition: the number.
+            from_node: whose replica it goes on from; None: one that remembers everything, and most, of those that
+                answer.
+            accept_loss: do it.
+            timeout: for all of it.
+
+        Raises:
+            InvalidRequest: the partition has a leader, or no replica of it answers.
+        """
+        deadline = Deadline(limit("timeout", timeout))
+        nodes = (await self.status(timeout=deadline.left())).nodes
+        held = {
+            node: replica
+            for node in nodes
+            for replica in node.replicas
+            if (replica.topic, replica.partition) == (topic, partition) and from_node in (None, node.node_id)
+        }
+        if not held:
+            who = "no node that answers" if from_node is None else f"node {from_node}"
+            raise InvalidRequest(
+                f"{who} has a replica of {topic}[{partition}]",
+                hint="quorumlog cluster status says which nodes are there",
+            )
+        best = max(held, key=lambda node: (held[node].counting, held[node].leader_epoch, held[node].last_index))
+        request = pb.RecoverRequest(topic=topic, partition=partition, accept_loss=accept_loss)
+
+        async def call(connection: Connection, seconds: float) -> pb.RecoverResponse:
+            return await connection.admin.Recover(request, timeout=seconds)
+
+        answer = await self._cluster.ask(best.address, call, deadline.remaining(ATTEMPT_SECONDS))
+        return Recovery(topic, partition, answer.from_node_id, answer.last_index, answer.first_offset_in_doubt)
 
     async def transfer(
         self, topic: str, partition: int, to_node_id: int, *, timeout: Timeout = DEFAULT_TIMEOUT

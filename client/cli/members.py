@@ -62,6 +62,20 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     reassign.set_defaults(run=run_reassign)
 
+    recover = verbs.add_parser(
+        "recover",
+        help="let a partition that cannot heal go on from one replica, with what that has",
+        description="Let a partition go on from what one replica has: for the day when a majority of its replicas is "
+        "gone for good, or has forgotten what it promised. Without --accept-loss nothing is done; the answer says from "
+        "which offset on records may be gone.",
+    )
+    recover.add_argument("topic", help="an internal one as well: __cluster, __groups")
+    recover.add_argument("partition", type=whole_32)
+    recover.add_argument("--from", dest="from_node", type=positive_32, metavar="NODE_ID", help="whose replica")
+    recover.add_argument("--accept-loss", action="store_true", help="do it")
+    recover.set_defaults(run=run_recover)
+    add_common(recover)
+
     for verb in (add, remove, drain, reassign):
         verb.add_argument("-d", "--dry-run", action="store_true", help="say what would be done, and do nothing")
         if verb is not remove:
@@ -100,6 +114,40 @@ def run_remove(arguments: argparse.Namespace) -> int:
         print_json({"node_id": arguments.node, "removed": not arguments.dry_run})
     else:
         print(f"node {arguments.node} {'can be' if arguments.dry_run else 'was'} removed; stop it, it is not needed")
+    return 0
+
+
+def run_recover(arguments: argparse.Namespace) -> int:
+    """Say what may be gone or, with --accept-loss, go on from one replica."""
+    with open_client(arguments) as client:
+        told = client.cluster.recover(
+            arguments.topic,
+            arguments.partition,
+            from_node=arguments.from_node,
+            accept_loss=arguments.accept_loss,
+            timeout=arguments.timeout,
+        )
+    name = f"{told.topic}[{told.partition}]"
+    if arguments.output == "json":
+        print_json(
+            {
+                "topic": told.topic,
+                "partition": told.partition,
+                "from_node": told.from_node,
+                "last_index": told.last_index,
+                "first_offset_in_doubt": told.first_offset_in_doubt,
+                "recovered": arguments.accept_loss,
+            }
+        )
+        return 0
+    goes_on = "goes on" if arguments.accept_loss else "would go on"
+    print(f"{name} {goes_on} from node {told.from_node}, whose log ends at index {told.last_index}")
+    print(
+        f"records from offset {told.first_offset_in_doubt} on may be gone, or stand there although they were never "
+        "acknowledged"
+    )
+    if not arguments.accept_loss:
+        print("nothing was done; say --accept-loss to do it")
     return 0
 
 

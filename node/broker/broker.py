@@ -29,6 +29,7 @@ from quorumlog.node.broker.outbox import Lane, Outbox, Packet
 from quorumlog.node.broker.placing import Placing
 from quorumlog.node.broker.produce import ProduceGate, ProducePath
 from quorumlog.node.broker.reading import ColdReader, PartitionReader
+from quorumlog.node.broker.recovery import Recovery
 from quorumlog.node.broker.retention import Retention
 from quorumlog.node.broker.snapshots import Snapshots
 from quorumlog.node.broker.status import StatusPath
@@ -217,6 +218,7 @@ class Broker(ReplicaHooks):
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
         self.mending = Mending(multi=self.multi, outbox=self.outbox, liveness=self.liveness)
+        self.recovery = Recovery(directory=self.directory, multi=self.multi, hosting=self.hosting, clock=clock)
         self.movements = Movements(multi=self.multi, catalogue=self.catalogue, cluster=self.cluster)
         self.claims = StartClaims(
             node_id=self.node_id, multi=self.multi, catalogue=self.catalogue, liveness=self.liveness
@@ -323,6 +325,7 @@ class Broker(ReplicaHooks):
         self.multi.tick()
         self.hosting.renew()
         self.mending.tick(now)
+        self.recovery.tick()
         self.snapshots.tick(now)
         self.movements.tick(now)
         self.placing.tick(now)

@@ -104,6 +104,19 @@ class ClusterGroup:
         """Whether this node decides, and its catalogue has the founding in it: before that it knows of no nodes."""
         return self.decides and bool(self._catalogue.cluster_id)
 
+    def has_parted_from(self, node_id: int) -> bool:
+        """Whether `__cluster` goes on without the vote of this node, as far as is committed here.
+
+        Before that a node that has lost its folder must not have a replica again: it would vote in the place of what
+        it was.
+        """
+        replica = self.replica
+        if replica is None:
+            return False
+        now = replica.configuration
+        committed = replica.raft.configuration_index <= replica.raft.commit_index
+        return committed and bool(now.voters) and node_id not in (*now.voters, *now.outgoing)
+
     def not_leader(self) -> client_pb2.Error:
         """NOT_LEADER for a request that the leader of `__cluster` must decide."""
         leader = self._leader_of(CLUSTER_GROUP_ID)

@@ -19,6 +19,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Final
 
 from quorumlog.node.errors import LogLost
 from quorumlog.node.groups.state import GroupsState
@@ -29,6 +30,7 @@ from quorumlog.node.replica.machine import CommandMachine, Machine
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.partition import PartitionMachine
 from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage import configurations
 from quorumlog.node.storage.group_log import GroupLog, delete_group
 from quorumlog.node.storage.interface import Family, WriteBatch
 from quorumlog.node.storage.keys import (
@@ -40,11 +42,14 @@ from quorumlog.node.storage.keys import (
 )
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.repair import is_whole, mark_whole
-from quorumlog.node.storage.votes import get_hard_state, merge_hard_states
+from quorumlog.node.storage.votes import get_hard_state, merge_hard_states, put_hard_state
 from quorumlog.proto import internal_pb2
 from quorumlog.raft import NO_NODE, Config, HardState, NodeId, Term
 
 log = logging.getLogger(__name__)
+
+RECOVERED_TERMS: Final = 1 << 20
+"""Terms left out when a group is recovered: more than the voters that were left behind can have had elections."""
 
 
 class Hosting:
@@ -81,6 +86,8 @@ class Hosting:
         stored = self._storage.get(Family.META, meta_key(NODE_WIDE, MetaRow.BORN_UPTO))
         self._born_upto = int.from_bytes(stored or b"", "big")
         self._cluster_whole = True
+        self._recovered: list[internal_pb2.ReplicaDescriptor] = []
+        """Replicas that are to make up their groups alone, once that is written."""
         self._anew: dict[int, internal_pb2.ReplicaDescriptor] = {}
         """Replicas whose rows are being deleted, to begin anew in REPAIR."""
 
@@ -124,6 +131,11 @@ class Hosting:
         that is written, they are made again.
         """
         if not self._multi.stalled and self._multi.next_batch.is_empty():
+            for descriptor in self._recovered:
+                replica = self._open(descriptor)
+                self._multi.add(replica)
+                replica.raft.campaign()
+            self._recovered.clear()
             for group_id in list(self._anew):
                 self._bear(self._anew.pop(group_id), whole=False)
         for replica in [replica for replica in self._multi.replicas.values() if replica.log_lost]:
@@ -131,6 +143,22 @@ class Hosting:
             self._multi.remove(replica.group_id)
             self._begin_anew(replica.descriptor, replica.stopped)
             self._on_removed(replica)
+
+    def recover(self, replica: Replica) -> None:
+        """Let a group go on from this replica alone, because an operator says so. Whatever the other voters remember,
+        this replica is whole and the only voter from now on.
+        """
+        batch, group_id = self._multi.next_batch, replica.group_id
+        self._multi.remove(group_id)
+        replica.stop("its group is recovered from it")
+        self._on_removed(replica)
+        alone = internal_pb2.GroupConfiguration(voters=[self.node_id])
+        configurations.write(batch, group_id, [(replica.log.first_index() - 1, alone)])
+        mark_whole(batch, group_id, self._opened.repair_id)
+        # The other voters may come back, and agree on a leader among themselves: it must be one of an earlier term.
+        put_hard_state(batch, group_id, HardState(Term(replica.raft.term + RECOVERED_TERMS), NO_NODE))
+        self.lost.pop(group_id, None)
+        self._recovered.append(replica.descriptor)
 
     def _begin_anew(self, descriptor: internal_pb2.ReplicaDescriptor, reason: str) -> None:
         log.error("%s", reason)

@@ -48,7 +48,10 @@ class Movements:
                 self._move(replica, voters, self._catalogue.nodes.keys() - set(voters))
                 continue
             group = self._catalogue.group(replica.group_id)
-            if group is not None and not group.settled and self._move(replica, group.replicas, ()):
+            # A settled group is where it shall be, unless an operator has recovered it since.
+            if group is None or (group.settled and replica.voters == tuple(sorted(group.replicas))):
+                continue
+            if self._move(replica, group.replicas, ()) and not group.settled:
                 settled.append(group)
         if settled and not self._reporting:
             self._report(settled[:REPORTED_AT_ONCE_MAX])

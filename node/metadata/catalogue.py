@@ -57,6 +57,7 @@ class Catalogue(CatalogueState):
             ),
             "report_placement": lambda _, command: membership.report_placement(self, command.report_placement),
             "change_voters": lambda _, command: membership.change_voters(self, command.change_voters),
+            "skip_ids": lambda _, command: self._skip_ids(command.skip_ids),
         }
 
     # -- the state machine --------------------------------------------------------------------------------------------
@@ -152,6 +153,13 @@ class Catalogue(CatalogueState):
             del self._partitions_by_group[partition.group_id]
         self.catalogue_version += 1
         return CatalogueChange(removed=hosted_groups(topic), topic=topic)
+
+    def _skip_ids(self, command: internal_pb2.SkipIds) -> Result:
+        if command.count > PRODUCER_IDS_MAX - self.next_producer_id:
+            return inconsistent(f"{command.count} ids cannot be left out from producer id {self.next_producer_id} on")
+        self.next_group_id += command.count
+        self.next_producer_id += command.count
+        return CatalogueChange()
 
     def _allocate_producer_ids(self, command: internal_pb2.AllocateProducerIds) -> Result:
         if (stranger := self.refuse_stranger(command.node_id, command.incarnation)) is not None:

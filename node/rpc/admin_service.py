@@ -56,6 +56,12 @@ class AdminService(ClientService, AdminServicer):
         """Move a partition's leadership."""
         return await self.unary(request, context, lambda broker, reply: broker.transfers.transfer(request, reply))
 
+    async def Recover(  # noqa: N802 # the name in the contract
+        self, request: client_pb2.RecoverRequest, context: Context
+    ) -> client_pb2.RecoverResponse:
+        """Let a group go on from the replica here."""
+        return await self.unary(request, context, lambda broker, reply: broker.recovery.recover(request, reply))
+
     async def AddNode(  # noqa: N802 # the name in the contract
         self, request: client_pb2.AddNodeRequest, context: Context
     ) -> client_pb2.AddNodeResponse:
