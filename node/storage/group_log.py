@@ -8,7 +8,7 @@ loop turn.
 Damage. An entry that cannot be read is noted in `damaged`, whoever meets it: opening, a read here, or a thread
 (`note_damage`). Reading it raises EntryDamaged, everything else is served, and where the log begins and ends does not
 change. What another replica has under the same index and term takes its place: `mend`. A log whose beginning or end
-cannot be told does not open: LogLost.
+cannot be told does not open: LogLost. `forget_log` lets it begin anew.
 
 Rules for the caller: a group's changes go into one batch until that is written; then into another. Between the change
 and the write everything may be read: entries of the open batch are always in memory.
@@ -25,7 +25,7 @@ from quorumlog.node.errors import EntryCorrupt, UnknownEntryKind
 from quorumlog.node.storage import log_ends, sparse_index
 from quorumlog.node.storage.entry import check_entry, decode_header
 from quorumlog.node.storage.interface import Family, WriteBatch
-from quorumlog.node.storage.keys import INDEX_MAX, group_range, log_key
+from quorumlog.node.storage.keys import INDEX_MAX, MetaRow, group_range, log_key, meta_key
 from quorumlog.node.storage.log_ends import LastRow
 from quorumlog.node.storage.log_view import LogView
 from quorumlog.node.storage.sparse_index import BYTES_PER_ROW, ENTRIES_PER_ROW
@@ -212,3 +212,15 @@ def delete_group(batch: WriteBatch, group_id: int) -> None:
     start, end_exclusive = group_range(group_id)
     for family in Family:
         batch.delete_range(family, start, end_exclusive)
+
+
+def forget_log(batch: WriteBatch, group_id: int) -> None:
+    """Delete log, indexes, folds and configurations of a group whose log is lost: the replica begins anew, in REPAIR.
+
+    What says that it is here, and its term and vote, stays.
+    """
+    start, end_exclusive = group_range(group_id)
+    for family in (Family.LOG, Family.INDEX, Family.STATE):
+        batch.delete_range(family, start, end_exclusive)
+    for row in (MetaRow.PREFIX, MetaRow.LAST, MetaRow.COMMIT_HINT, MetaRow.CONFIGURATIONS, MetaRow.WHOLE):
+        batch.delete(Family.META, meta_key(group_id, row))

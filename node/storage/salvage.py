@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from quorumlog.node.errors import EntryCorrupt, EntryDamaged, LogLost, StorageBusy, StorageCorrupt, UnknownEntryKind
 from quorumlog.node.storage import log_ends, sparse_index
 from quorumlog.node.storage.entry import check_entry
+from quorumlog.node.storage.group_log import forget_log
 from quorumlog.node.storage.group_read import survey
 from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.keys import (
@@ -101,7 +102,7 @@ class _Copy:
                 if self._as_whole and not isinstance(error, LogLost):
                     raise
                 self._saved.lost[group_id] = str(error)
-                self._drop(group_id)
+                forget_log(self._batch, group_id)
         self._flush()
         for key, value in loose:
             self._take(logs, key, value)
@@ -219,15 +220,6 @@ class _Copy:
         self._batch.put(family, key, value)
         if self._batch.size_bytes() >= _BATCH_BYTES:
             self._flush()
-
-    def _drop(self, group_id: int) -> None:
-        """Take back what was copied of a group whose log turned out to be lost, except what says that it was here."""
-        start, end = group_range(group_id)
-        for family in (Family.LOG, Family.INDEX, Family.STATE):
-            self._batch.delete_range(family, start, end)
-        for row in (*_REPLICA_ROWS, MetaRow.WHOLE):
-            if row is not MetaRow.HARD_STATE:
-                self._batch.delete(Family.META, meta_key(group_id, row))
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, self._target.new_batch()
