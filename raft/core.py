@@ -59,7 +59,6 @@ class Core:
         "nonce",
         "outbox",
         "outbox_after_sync",
-        "promotable",
         "quiesced",
         "read_states",
         "reads_lost",
@@ -98,8 +97,6 @@ class Core:
         self.nonce = nonce
         self.counting = nonce == 0
         self.withheld = False
-        self.promotable = False
-        self.judge_promotable()
         self.rng = rng
         self.codec = codec
         self.tracer = tracer
@@ -147,16 +144,22 @@ class Core:
             return True
         return self.leader_heard and self.leader_id != NO_NODE and self.election_elapsed < self.config.election_ticks
 
-    def judge_promotable(self) -> None:
-        """May this replica campaign: a voter, of the old or the new configuration, whose word counts, and fit to
-        lead.
+    @property
+    def promotable(self) -> bool:
+        """May this replica campaign: fit to lead, its word counts, and it votes, by the old or the new configuration.
+
+        One that the latest configuration leaves out may still campaign while it does not know that to be committed: it
+        may be the only one that holds it, and be needed for a majority of the configuration before, where nobody else
+        can win against its longer log (thesis 4.2.2).
         """
-        configuration = self.configuration
-        self.promotable = (
-            self.counting
-            and not self.withheld
-            and (self.node_id in configuration.voters or self.node_id in configuration.outgoing)
-        )
+        if self.withheld or not self.counting:
+            return False
+        for row in reversed(self.configurations.rows):
+            if self.node_id in row.configuration.voters or self.node_id in row.configuration.outgoing:
+                return True
+            if row.index <= self.commit_index:
+                return False
+        return False
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Adds entries behind the last one; a configuration among them is in force at once (Raft section 6)."""
@@ -192,7 +195,6 @@ class Core:
     def _configure(self) -> None:
         self.configurations_changed = True
         self.configuration = self.configurations.latest
-        self.judge_promotable()
         if self.leadership is not None:
             self.leadership.configure(self.configuration, LogIndex(self.log.last_index + 1))
         self.tracer.on_configuration(self.configuration, self.configurations.latest_index)
@@ -236,13 +238,13 @@ class Core:
 
     def become_pre_candidate(self) -> None:
         """Asks whether a campaign could be won, without touching the term (thesis 9.6)."""
-        assert self.promotable, "a replica that is no counting voter campaigns"
+        assert self.promotable, "a replica campaigns that may not lead"
         assert self.role is not Role.LEADER, "a leader campaigns"
         self._become(Role.PRE_CANDIDATE, NO_NODE)
 
     def become_candidate(self) -> None:
         """Opens a new term with a vote for itself, which counts once it is durable."""
-        assert self.promotable, "a replica that is no counting voter campaigns"
+        assert self.promotable, "a replica campaigns that may not lead"
         assert self.role is not Role.LEADER, "a leader campaigns"
         self._enter_term(Term(self.term + 1))
         self.vote = self.node_id

@@ -26,8 +26,8 @@ def check_invariants(core: Core) -> None:
     _require(core.configurations.rows[0].index < log.first_index, "the log begins with a configuration")
     _require(log.last_term <= core.term, "no entry is of a later term")
     _require((core.role is Role.LEADER) == (core.leadership is not None), "leadership belongs to the leader")
-    if core.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
-        _require(core.promotable, "only a counting voter campaigns")
+    if core.role is not Role.FOLLOWER:
+        _require(core.promotable, "only a counting voter campaigns or leads, or one that is not known to have left")
     if core.role is Role.CANDIDATE:
         _require(core.vote == core.node_id, "a candidate votes for itself")
     if core.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
@@ -36,11 +36,6 @@ def check_invariants(core: Core) -> None:
         _require(message.term == core.term or message.type in PRE_VOTES, "what has not left is of this term")
     if core.leadership is not None:
         _require(core.leader_id == core.node_id, "a leader follows itself")
-        _require(core.counting, "a leader's word counts")
-        _require(
-            core.promotable or core.configurations.latest_index > core.commit_index,
-            "a leader votes, unless the configuration that removes it is not committed yet",
-        )
         _check_leadership(core, core.leadership)
 
 

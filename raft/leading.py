@@ -75,7 +75,6 @@ def transfer_leadership(core: Core, target: NodeId) -> None:
 def withhold(core: Core, withheld: bool) -> None:
     """Whether this replica is unfit to lead for now; it follows and votes as before."""
     core.withheld = withheld
-    core.judge_promotable()
     if not withheld:
         return
     if core.leadership is not None:

@@ -148,7 +148,6 @@ class RawNode:
         if not core.counting:
             if core.repaired_number and persisted.number >= core.repaired_number:
                 core.nonce, core.counting = 0, True
-                core.judge_promotable()
             else:
                 following.leave_repair(core)
         leadership = core.leadership
