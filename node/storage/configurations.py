@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
 
-from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.errors import LogLost
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
 from quorumlog.node.storage.keys import MetaRow, meta_key
 from quorumlog.proto import internal_pb2
@@ -22,7 +22,7 @@ from quorumlog.raft.types import Configuration, NodeId
 def read(storage: Storage, group_id: int) -> list[tuple[int, internal_pb2.GroupConfiguration]]:
     """(index, configuration), oldest first; empty for a replica that has none yet.
 
-    Raises StorageCorrupt, StorageFailed.
+    Raises StorageCorrupt (LogLost for a row that is not one), StorageFailed.
     """
     stored = storage.get(Family.META, meta_key(group_id, MetaRow.CONFIGURATIONS))
     if stored is None:
@@ -30,10 +30,7 @@ def read(storage: Storage, group_id: int) -> list[tuple[int, internal_pb2.GroupC
     try:
         rows = internal_pb2.ConfigurationHistory.FromString(stored).rows
     except DecodeError as error:
-        raise StorageCorrupt(
-            f"the configurations of group {group_id} cannot be read ({error}): the replica must be repaired from its "
-            "peers"
-        ) from error
+        raise LogLost(group_id, f"its configurations cannot be read: {error}") from error
     return [(row.index, row.configuration) for row in rows]
 
 

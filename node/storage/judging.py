@@ -135,7 +135,12 @@ class Judging:
                 "free space on this disk, at least as much as the database takes, and start the node again",
             )
             return None
-        self._storage, saved = replace_whole(self._database, self._storage, self._watermark, self._quarantine)
+        try:
+            self._storage, saved = replace_whole(self._database, self._storage, self._watermark, self._quarantine)
+        except StorageCorrupt as error:
+            with suppress(StorageFailed):
+                self._close_storage()
+            return f"the database cannot be copied as a whole: {error}"
         self._find(
             Severity.WARNING,
             f"a table of the database was damaged ({damage}). All else is in a new one, nothing is forgotten: "

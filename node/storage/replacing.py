@@ -33,8 +33,11 @@ def replace_whole(
         saved = copy_database(storage, copy, (), as_whole=True)
         copy.flush()
         copy_id, sequence = copy.database_id(), copy.sequence_number()
-    finally:
+    except StorageCorrupt:
         copy.close()
+        database.drop_copy()
+        raise
+    copy.close()
     watermark.adopt(copy_id, sequence, watermark.mark.repair_id)
     with suppress(StorageFailed):  # the old one may have given up meanwhile; nothing was written to it
         storage.close()

@@ -13,6 +13,7 @@ whole: that only saves the traffic of repairing it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from quorumlog.node.errors import EntryCorrupt, EntryDamaged, LogLost, StorageBusy, StorageCorrupt, UnknownEntryKind
@@ -156,20 +157,15 @@ class _Copy:
         return value is not None
 
     def _copy_folds(self, group_id: int, last: int) -> int:
-        """Copy the folds, newest first as far as they can be read; the index of the newest, -1 without any up to
-        `last`.
-        """
-        newest = -1
+        """Copy the folds up to `last`, newest first as far as they can be read; the index of the newest, 0 without."""
+        newest = 0
         start, end = group_range(group_id)[0], state_key(group_id, last + 1)
         while True:
-            try:
+            found = []
+            with suppress(StorageCorrupt):
                 found = self._source.scan(Family.STATE, start, end, reverse=True, limit=1)
-            except StorageCorrupt:
-                if newest < 0:
-                    raise
-                return newest
             if not found:
-                return max(newest, 0)
+                return newest
             end, value = found[0]
             self._put(Family.STATE, end, value)
             newest = max(newest, index_of_log_key(end))

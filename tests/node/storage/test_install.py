@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.errors import LogLost
 from quorumlog.node.storage import configurations
 from quorumlog.node.storage.entry import encode_entry
 from quorumlog.node.storage.group_log import GroupLog
@@ -182,5 +182,5 @@ def test_configurations_that_cannot_be_read_name_their_group(storage: Storage) -
     batch = storage.new_batch()
     batch.put(Family.META, meta_key(GROUP, MetaRow.CONFIGURATIONS), b"\xff\xff\xff")
     storage.write(batch)
-    with pytest.raises(StorageCorrupt, match="configurations of group 7"):
+    with pytest.raises(LogLost, match="its configurations cannot be read"):
         configurations.read(storage, GROUP)

@@ -94,9 +94,9 @@ def check_copy(storage: Storage, group_id: int, missing: Sequence[int] = ()) -> 
 class BadBlocks(MemoryStorage):
     """Reads of keys in `bad` raise, and so do scans across them."""
 
-    def __init__(self) -> None:
+    def __init__(self, database_id: bytes = b"database with bad") -> None:
         self.bad: set[tuple[Family, bytes]] = set()
-        super().__init__()
+        super().__init__(database_id[:16])
 
     def get(self, family: Family, key: bytes) -> bytes | None:
         if (family, key) in self.bad:
@@ -261,6 +261,52 @@ def test_a_crash_at_any_step_of_replacing_a_damaged_database_forgets_nothing() -
         assert machine.database.copy is None
         steps += 1
     assert steps > 5
+
+
+class DamagedMachine(Machine):
+    """The same with a database that a background task gave up, and keys of it that cannot be read."""
+
+    def __init__(self, bad: set[tuple[Family, bytes]], kind: type[BadBlocks] = BadBlocks) -> None:
+        super().__init__()
+        storage = kind(self.database.storage.database_id() if self.database.storage else b"")
+        fill(storage, bytes(16))
+        # Not below the mark: what else a node has written.
+        while storage.sequence_number() < 10_000:
+            batch = storage.new_batch()
+            for _ in range(1000):
+                batch.put(Family.META, meta_key(SMALL, MetaRow.COMMIT_HINT), bytes(8))
+            storage.write(batch)
+        storage.close()
+        storage.bad = bad
+        self.database.storage = storage
+        self.database.damaged = "Corruption"
+
+
+def test_unreadable_states_cost_a_replaced_database_only_the_groups_that_begin_with_one() -> None:
+    machine = DamagedMachine(
+        {(Family.STATE, state_key(group_id, index)) for group_id in GROUPS for index in (100, 300)}
+    )
+    opened = machine.open()
+    assert opened.state is NodeState.WHOLE
+    assert "nothing of groups 9 could be used" in opened.findings[-1].message
+    assert [is_whole(opened.storage, group_id, bytes(16)) for group_id in GROUPS] == [True, True, False]
+
+
+def test_a_database_that_cannot_be_copied_as_a_whole_is_salvaged() -> None:
+    class Failing(BadBlocks):
+        """A row of META that can be scanned over and not read."""
+
+        def get(self, family: Family, key: bytes) -> bytes | None:
+            if self.bad and key == meta_key(SMALL, MetaRow.CONFIGURATIONS):
+                raise StorageCorrupt("block of a row")
+            return super().get(family, key)
+
+    machine = DamagedMachine({(Family.LOG, log_key(SMALL, 5))}, Failing)
+    opened = machine.open()
+    assert opened.state is NodeState.REPAIR
+    assert "cannot be copied as a whole: block of a row" in opened.findings[-1].message
+    check_copy(opened.storage, LARGE)
+    assert machine.database.copy is None
 
 
 def test_a_whole_database_without_room_for_a_copy_is_used_as_it_is_and_that_is_told() -> None:
