@@ -252,6 +252,10 @@ class Hosting:
         self._put_descriptor(descriptor)
         if whole:
             mark_whole(self._multi.next_batch, descriptor.group_id, self._opened.repair_id)
+        kept = self._opened.votes.get(descriptor.group_id)
+        if kept is not None:
+            # The votes file remembers an earlier birth, and is not to be the only one that does: it may be lost next.
+            put_hard_state(self._multi.next_batch, descriptor.group_id, kept)
         replica = self._open(descriptor, whole=whole)
         self._multi.add(replica)
         return replica
