@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quorumlog.raft.core import Core
-from quorumlog.raft.types import Entry, LogIndex, Message, MessageType, Term
+from quorumlog.raft.types import NO_NODE, Entry, LogIndex, Message, MessageType, Term
 
 ZERO = LogIndex(0)
 
@@ -100,6 +100,25 @@ def handle_heartbeat(core: Core, message: Message) -> None:
             counting=core.counting,
             context=message.context,
             nonce=core.nonce,
+        )
+    )
+
+
+def count_again(core: Core) -> None:
+    """The end of the repair is written down. The leader hears at once that this replica counts, and how far."""
+    core.nonce, core.counting = 0, True
+    if core.leader_id == NO_NODE:
+        return
+    stable = core.log.stable_index
+    core.outbox.append(
+        Message(
+            MessageType.APPEND_RESPONSE,
+            core.node_id,
+            core.leader_id,
+            core.term,
+            index=min(core.verified_index, stable),
+            last_index=core.log.last_index,
+            stable_index=stable,
         )
     )
 

@@ -147,7 +147,7 @@ class RawNode:
                 election.on_own_vote_durable(core)
         if not core.counting:
             if core.repaired_number and persisted.number >= core.repaired_number:
-                core.nonce, core.counting = 0, True
+                following.count_again(core)
             else:
                 following.leave_repair(core)
         leadership = core.leadership

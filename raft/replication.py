@@ -163,8 +163,8 @@ def _heard(core: Core, leadership: Leadership, progress: Progress, message: Mess
     progress.answered = True
     if message.counting:
         progress.recently_active = True
-        if not progress.counting:
-            progress.counting = True
+        counts_again, progress.counting = not progress.counting, True
+        if counts_again and message.type is MessageType.HEARTBEAT_RESPONSE:
             nudge(core, message.sender, progress)  # how far it counts, only the answer to an APPEND says
     else:
         progress.counting = False
