@@ -9,7 +9,7 @@ when its remains are copied; that saves traffic, and no more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from quorumlog.node.errors import StorageCorrupt, StorageFailed
 from quorumlog.node.storage.database import Database
@@ -63,8 +63,9 @@ def salvage(database: Database, folder: str, target: Storage) -> str:
     """
     if not database.has_room_for_copy(folder):
         return "nothing was salvaged from it: the disk has no room for a second copy"
-    try:
-        with database.salvaging(folder) as (source, loose):
-            return f"salvaged from it: {copy_database(source, target, loose, as_whole=False).in_words()}"
-    except StorageCorrupt as error:
-        return f"nothing was salvaged from it: {error}"
+    with ExitStack() as stack:
+        try:
+            source, loose = stack.enter_context(database.salvaging(folder))
+        except (StorageCorrupt, StorageFailed) as error:
+            return f"nothing was salvaged from it: {error}"
+        return f"salvaged from it: {copy_database(source, target, loose, as_whole=False).in_words()}"

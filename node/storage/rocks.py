@@ -317,7 +317,7 @@ def _tells_damage(text: str) -> bool:
 
     Reading such a place again brings the same; whoever asked for something else is not concerned.
     """
-    unreadable = "While pread" in text or "No such file or directory" in text
+    unreadable = any(sign in text for sign in ("While pread", "While read", "No such file or directory"))
     return text.startswith("Corruption") or (text.startswith("IO error") and unreadable)
 
 
@@ -328,6 +328,6 @@ def _opening_error(error: Exception, path: Path) -> StorageError:
             f"the database in {path} is in use: another node is probably running on this folder. Stop it, or give this "
             f"node a folder of its own ({text})"
         )
-    if text.startswith("Corruption"):
+    if _tells_damage(text):
         return StorageCorrupt(f"the database in {path} does not open: {text}")
     return StorageFailed(f"the database in {path} does not open: {text}. Check that the disk works and has space")

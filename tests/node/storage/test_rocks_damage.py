@@ -1,5 +1,6 @@
 """A flipped bit in a real table or blob file: every read names it, all else is served, and the process goes on."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +120,39 @@ def test_entries_of_a_peer_mend_it_for_reads(damaged: tuple[RocksStorage, dict[i
     storage.sync()
     assert [found for _, found in walk(storage, GROUP, 1, ENTRIES)] == written[GROUP]
     assert GroupLog(storage, GROUP).damaged == frozenset()
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: os.truncate(file, 1000)], ids=["gone", "cut"])
+def test_a_blob_file_that_is_gone_or_cut_damages_what_was_in_it(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    path = tmp_path / "db"
+    written = fill(path, 5000)
+    harm(min(path.glob("*.blob")))
+    storage = RocksStorage(path)
+    log = GroupLog(storage, GROUP)
+    bad = find_damage(storage, GROUP, 1, ENTRIES)
+    assert bad
+    assert log.last_index() == ENTRIES
+    for index in bad:
+        log.note_damage(index)
+    batch = storage.new_batch()
+    assert log.mend(batch, [written[GROUP][index - 1] for index in bad]) == bad
+    storage.write(batch)
+    assert [found for _, found in walk(storage, GROUP, 1, ENTRIES)] == written[GROUP]
+    storage.close()
+
+
+def test_a_bad_sector_under_the_manifest_or_a_table_is_damage_and_not_a_failed_disk(tmp_path: Path) -> None:
+    """A folder in the place of a file fails its reads as a bad sector does, whoever runs the test."""
+    path = tmp_path / "db"
+    fill(path, 200)
+    for file in (next(path.glob("MANIFEST-*")), max(path.glob("*.sst"))):
+        content = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(StorageCorrupt, match="does not open"):
+            RocksStorage(path)
+        file.rmdir()
+        file.write_bytes(content)
 
 
 def test_a_compaction_across_it_ends_the_writing_and_leaves_a_mark(tmp_path: Path) -> None:
