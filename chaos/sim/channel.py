@@ -95,12 +95,11 @@ class Channel:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._nodes = {node.address: node for node in world.nodes.values()}
         self._last_arrival: dict[str, float] = {}
 
     def anyone(self) -> str:
         """The address of any node."""
-        return self.world.rng.choice(sorted(self._nodes))
+        return self.world.rng.choice(list(self.world.nodes.values())).address
 
     def ask(
         self,
@@ -114,13 +113,13 @@ class Channel:
         now = self.world.clock.now()
         arrival = max(now + delay(self.world), self._last_arrival.get(address, 0.0))
         self._last_arrival[address] = arrival
-        Call(self.world, self._nodes[address], answers, on_answer, on_lost).begin(send, arrival - now)
+        Call(self.world, self.world.node_at(address), answers, on_answer, on_lost).begin(send, arrival - now)
 
     def stream(
         self, address: str, on_message: Callable[[pb.GroupResponse], None], on_end: Callable[[], None]
     ) -> GroupStream:
         """Open a group session."""
-        return GroupStream(self.world, self._nodes[address], on_message, on_end)
+        return GroupStream(self.world, self.world.node_at(address), on_message, on_end)
 
 
 class GroupStream:

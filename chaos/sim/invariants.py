@@ -60,8 +60,8 @@ class Invariants(Watcher):
         self._entries: dict[tuple[int, int, int], tuple[bytes, int]] = {}
         self._configurations: dict[int, dict[int, int]] = defaultdict(dict)
         self._committed_in: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        self._seen: dict[tuple[int, int, int], tuple[int, int]] = {}
-        self._matches: dict[tuple[int, int, int, int, int], int] = {}
+        self._seen: dict[tuple[int, int], tuple[Replica, int, int]] = {}
+        self._matches: dict[tuple[int, int, int], tuple[tuple[int, ...], int]] = {}
         self._committed_at_start: dict[int, dict[int, int]] = {}
         self._changed: dict[int, set[int]] = defaultdict(set)
         self._turns = 0
@@ -133,10 +133,7 @@ class Invariants(Watcher):
         holders = {
             node.node_id
             for node in self.world.nodes.values()
-            if any(
-                group_id in shadow.durable and shadow.durable[group_id].holds(index, header.term)
-                for shadow in node.shadows()
-            )
+            if any(shadow.ever_held(group_id, index, header.term) for shadow in node.shadows())
         }
         raft = replica.raft
         in_force = raft.configuration_at(LogIndex(index)), raft.configuration
@@ -315,11 +312,12 @@ class Invariants(Watcher):
                 continue
             self.checks += 1
             raft = replica.raft
-            key = node.node_id, node.session_id, group_id
-            now = raft.commit_index, raft.term
+            key = node.node_id, group_id
+            now = replica, raft.commit_index, raft.term
             before = self._seen.get(key)
-            if before is not None and (before[0] > now[0] or before[1] > now[1]):
-                self._fail(group_id, f"node {node.node_id}: commit index and term fall from {before} to {now}")
+            if before is not None and before[0] is replica and (before[1] > now[1] or before[2] > now[2]):
+                what = f"commit index and term fall from {before[1:]} to {now[1:]}"
+                self._fail(group_id, f"node {node.node_id}: {what}")
             self._seen[key] = now
             if look:
                 self._look(node, replica)
@@ -338,12 +336,14 @@ class Invariants(Watcher):
             progress = raft.progress(NodeId(peer))
             if progress is None:
                 continue
-            key = node.session_id, replica.group_id, raft.term, peer, node.heard.get(peer, 0)
-            before = self._matches.get(key, 0)
-            if progress.match_index < before:
-                what = f"the match of node {peer} falls from {before} to {progress.match_index} within a session"
+            # Who leaves the group and comes back is a new peer, as is one that opens a new session.
+            epoch = node.session_id, raft.term, raft.configuration_index, node.heard.get(peer, 0)
+            key = node.node_id, replica.group_id, peer
+            before = self._matches.get(key)
+            if before is not None and before[0] == epoch and progress.match_index < before[1]:
+                what = f"the match of node {peer} falls from {before[1]} to {progress.match_index} within a session"
                 self._fail(replica.group_id, f"node {node.node_id}: {what}")
-            self._matches[key] = progress.match_index
+            self._matches[key] = epoch, progress.match_index
 
     def check(self) -> None:
         """Look at every replica of every node."""

@@ -47,11 +47,12 @@ KINDS: Final[dict[str, Kind]] = {
     "lost_database": Kind(3, disks.lost_database),
     "lost_watermark": Kind(2, disks.lost_watermark),
     "lost_votes": Kind(2, disks.lost_votes),
-    # A replica does not fetch single damaged entries from its peers yet: it would stop for good.
-    "flipped_bit": Kind(0, disks.flipped_bit),
-    # A wiped node is not admitted again yet: it would wait for good.
-    "wiped": Kind(0, disks.wiped),
+    "flipped_bit": Kind(4, disks.flipped_bit),
+    "wiped": Kind(3, disks.wiped),
     "transfer": Kind(4, operators.transfer),
     "recreate": Kind(4, operators.recreate),
+    "reassign": Kind(4, operators.reassign),
+    "drain": Kind(2, operators.drain),
+    "add_node": Kind(2, operators.add_node),
     "replace_member": Kind(3, operators.replace_member),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -15,6 +16,7 @@ from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.outbox import Lane, Packet
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.errors import StorageCorrupt, StorageFailed
+from quorumlog.node.greeting import Greeting
 from quorumlog.node.storage.database import MemoryDatabase
 from quorumlog.node.storage.group_read import ReadPlan, read_records
 from quorumlog.node.storage.identity import Founder, Founding, Identity, IdentityState, save_identity
@@ -132,6 +134,7 @@ class SimNode:
             client_address=self.address,
             peer_address=f"node{self.node_id}:7170",
             host=f"host{self.node_id}",
+            admitted_at_index=self.opened.identity.admitted_at_index if self.opened is not None else 0,
         )
 
     # ------------------------------------------------------------------------------------------------ begin and end
@@ -147,31 +150,37 @@ class SimNode:
             self.exit(str(error))
             return
         self.incarnation = self.opened.identity.incarnation
-        self.session_id = world.rng.getrandbits(60) + 1
+        self._begin_session()
+        if self.opened.state is NodeState.REPAIR:
+            world.count("repair_entered")
+        world.tell(f"node {self.node_id} starts, {self.opened.state.value}")
+        if identity is not None:
+            self.join(replace(self.opened, identity=identity))
+
+    def _begin_session(self) -> None:
+        self.session_id = self.world.rng.getrandbits(60) + 1
         self.timers = Timers()
         self._held = []
         self._backlog = []
         self._wake_at = None
         self.heard = {}
-        if self.opened.state is NodeState.REPAIR:
-            world.count("repair_entered")
-        world.tell(f"node {self.node_id} starts, {self.opened.state.value}")
-        if identity is None:
-            return
+
+    def join(self, opened: Opened) -> None:
+        """Run as a member of the cluster."""
+        self.opened = opened
         self._votes_visible = {}
-        self.votes_durable = {
-            group_id: (state.term, state.vote) for group_id, state in self.opened.votes.rows().items()
-        }
-        self.pacer = WatermarkPacer(self.opened.watermark.mark.sequence)
+        self.votes_durable = {group_id: (state.term, state.vote) for group_id, state in opened.votes.rows().items()}
+        self.greeting = Greeting(self.descriptor(), self.session_id)
+        self.pacer = WatermarkPacer(opened.watermark.mark.sequence)
         try:
-            self.broker = self._make_broker(self.opened)
+            self.broker = self._make_broker(opened)
             self.broker.start()
         except StorageFailed as error:
             self.exit(str(error))
             return
-        for watcher in world.watchers:
+        for watcher in self.world.watchers:
             watcher.on_started(self)
-        world.connect(self)
+        self.world.connect(self)
         self.pump()
 
     def _identify(self, identity: Identity) -> Identity | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from quorumlog.chaos.sim.field import Field
 from quorumlog.node.broker.broker import Broker
 from quorumlog.proto import client_pb2 as pb
+
+NODES_MAX: Final = 8
 
 
 def transfer(field: Field, rng: random.Random) -> bool:
@@ -45,6 +49,71 @@ def recreate(field: Field, rng: random.Random) -> bool:
             node.enter(partial(broker.admin.create_topic, creation, lambda _: None))
         return True
     return False
+
+
+def reassign(field: Field, rng: random.Random) -> bool:
+    """A partition is to move to nodes of an operator's choice, or everything is to be evened out."""
+    request = pb.ReassignRequest()
+    if rng.random() < 0.8:
+        topic = rng.choice(sorted(field.topics))
+        nodes = sorted(node.node_id for node in field.nodes() if not node.dead)
+        chosen = rng.sample(nodes, min(rng.choice([field.replicas, 3, 1, 2]), len(nodes)))
+        partition = rng.randrange(field.topics[topic])
+        request.placements.add(topic=topic, partition=partition, replicas=chosen)
+        what = f"{topic}[{partition}] is to be on nodes {chosen}"
+    else:
+        what = "everything is to be evened out"
+    return _ask(field, what, lambda broker, reply: broker.members.reassign(request, reply))
+
+
+def drain(field: Field, rng: random.Random) -> bool:
+    """A node is to be emptied; later it may be used again."""
+    node = field.any_node(rng)
+    who = f"node {node.node_id}"
+    request = pb.DrainNodeRequest(node_id=node.node_id)
+    again = pb.DrainNodeRequest(node_id=node.node_id, end=True)
+
+    def end() -> None:
+        if not _ask(field, f"{who} is used again", lambda broker, reply: broker.members.drain_node(again, reply)):
+            field.world.after(1.0, end)
+
+    if _ask(field, f"{who} is to be drained", lambda broker, reply: broker.members.drain_node(request, reply)):
+        field.world.after(rng.uniform(5.0, 30.0), end)
+        return True
+    return False
+
+
+def add_node(field: Field, rng: random.Random) -> bool:
+    """A node more comes, and is taken in."""
+    if len(field.nodes()) >= NODES_MAX:
+        return False
+    node = field.world.add_node()
+    field.tell(f"node {node.node_id} comes and waits")
+
+    def ask() -> None:
+        if node.opened is None or node.running or node.dead:
+            return
+        found = node.descriptor()
+        _ask(field, f"node {node.node_id} is to be added", lambda broker, reply: broker.members.add_node(found, reply))
+        field.world.after(2.0, ask)
+
+    ask()
+    return True
+
+
+def _ask(field: Field, what: str, ask: Callable[[Broker, Callable[[object], None]], None]) -> bool:
+    """Ask the leader of `__cluster` something, if there is one now."""
+    for node in field.nodes():
+        broker = node.broker
+        if broker is not None and broker.cluster.takes_requests and not node.paused:
+            field.tell(what)
+            node.enter(partial(ask, broker, _ignore))
+            return True
+    return False
+
+
+def _ignore(answer: object) -> None:
+    """Nobody waits for it."""
 
 
 def replace_member(field: Field, rng: random.Random) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from quorumlog.chaos.sim import schedule
+from quorumlog.chaos.sim.admission import Admission
 from quorumlog.chaos.sim.ending import Ending
 from quorumlog.chaos.sim.failures import NotConverged
 from quorumlog.chaos.sim.field import Field
@@ -63,6 +64,7 @@ class Run:
         self.seed = swarm.seed
         self.world = SwarmWorld(swarm)
         self.invariants = Invariants(self.world)
+        Admission(self.world)
         drawn = schedule.draw(swarm.rng, swarm.seconds, swarm.kinds_share)
         self.schedule: list[Stroke] = [one for one in drawn if strokes is None or one.number in strokes]
         self._load: Load | None = None

@@ -89,6 +89,21 @@ class Shadow:
         self.visible: dict[int, GroupShadow] = {}
         self.durable: dict[int, GroupShadow] = {}
         self._unsynced: deque[list[Step]] = deque()
+        self._deleted: dict[int, list[GroupShadow]] = {}
+
+    def ever_held(self, group_id: int, index: int, term: int) -> bool:
+        """Whether an entry is durable here, or was until the group was deleted."""
+        durable = self.durable.get(group_id)
+        if durable is not None and durable.holds(index, term):
+            return True
+        return any(group.holds(index, term) for group in self._deleted.get(group_id, ()))
+
+    def _keep(self, steps: Sequence[Step]) -> None:
+        """Make steps durable."""
+        for step in steps:  # before any of them is carried out: the entries go first
+            if step.what is Did.GONE and step.group_id in self.durable:
+                self._deleted.setdefault(step.group_id, []).append(_copy(self.durable[step.group_id]))
+        _take(self.durable, steps)
 
     def wrote(self, steps: list[Step]) -> None:
         """A batch that does this is visible."""
@@ -98,12 +113,12 @@ class Shadow:
     def synced(self, left: int) -> None:
         """All batches but the last `left` are durable."""
         while len(self._unsynced) > left:
-            _take(self.durable, self._unsynced.popleft())
+            self._keep(self._unsynced.popleft())
 
     def crashed(self, keep: int) -> None:
         """Of the batches that were not synced, the first `keep` are left, and nothing else is seen any more."""
         for _ in range(min(keep, len(self._unsynced))):
-            _take(self.durable, self._unsynced.popleft())
+            self._keep(self._unsynced.popleft())
         self._unsynced.clear()
         self.visible = {group_id: _copy(group) for group_id, group in self.durable.items()}
 

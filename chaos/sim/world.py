@@ -18,7 +18,7 @@ from quorumlog.chaos.sim.failures import NotConverged
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.watching import Watcher
 from quorumlog.node.broker.broker import Broker
-from quorumlog.node.broker.outbox import Packet
+from quorumlog.node.broker.outbox import Lane, Packet
 from quorumlog.node.clock import ManualClock
 from quorumlog.node.coordination.view import CoordinationView, NoCoordination
 from quorumlog.node.groups.settings import GroupSettings
@@ -181,6 +181,10 @@ class World:
 
     # ------------------------------------------------------------------------------------------------ network
 
+    def node_at(self, address: str) -> SimNode:
+        """The node that clients reach at an address."""
+        return self.nodes[int(address.removeprefix("node").split(":")[0])]
+
     def send(self, sender: SimNode, peer: int, packet: Packet) -> None:
         """Carry a packet to another node, once, twice, late or never."""
         target = self.nodes.get(peer)
@@ -210,6 +214,9 @@ class World:
             self.counts["packets_cut"] += 1
             return
         broker = target.broker
+        if target.heard.get(sender.node_id) != sent_by and not self.welcome(sender, target):
+            self.counts["streams_refused"] += 1
+            return
         self.note(f"{sender.node_id}>{target.node_id} {_gist(packet)}")
 
         def arrive() -> None:
@@ -220,13 +227,25 @@ class World:
 
         target.enter(arrive)
 
+    def welcome(self, sender: SimNode, target: SimNode) -> bool:
+        """Whether a stream between two members begins: each must know the other for who it says it is."""
+        for one, other in ((sender, target), (target, sender)):
+            if one.broker is None or other.broker is None:
+                return False
+            hello = one.greeting.hello(one.broker.founding.cluster_id, other.node_id, Lane.CONTROL)
+            if other.greeting.refuse(hello, other.broker) is not None:
+                return False
+        return True
+
     def connect(self, node: SimNode) -> None:
         """A process has started: streams are opened where the network lets them; others when it does."""
         for other in self.nodes.values():
             if other is node or other.broker is None or node.broker is None:
                 continue
             for one, two in ((node, other), (other, node)):
-                if (one.node_id, two.node_id) not in self.cut and not two.paused and not one.paused:
+                if (one.node_id, two.node_id) in self.cut or two.paused or one.paused:
+                    continue
+                if self.welcome(one, two):
                     assert two.broker is not None
                     two.heard[one.node_id] = one.session_id
                     two.broker.on_connected(one.node_id, one.session_id)
@@ -247,6 +266,13 @@ class World:
         """A process has ended by itself: a supervisor starts it again."""
         seconds, node.restart_seconds = node.restart_seconds, None
         self.start_later(node, self.restart_seconds if seconds is None else seconds)
+
+    def add_node(self) -> SimNode:
+        """Make one node more, which waits."""
+        node = SimNode(self, max(self.nodes) + 1)
+        self.nodes[node.node_id] = node
+        node.start()
+        return node
 
     def start_later(self, node: SimNode, seconds: float) -> None:
         """Start a node in a while, unless it runs by then."""
