@@ -8,11 +8,32 @@ something and not be whole again (TigerBeetle's simulator calls this the fault a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
+from typing import NamedTuple
 
 from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.storage import SimStorage
 from quorumlog.chaos.sim.world import World
+from quorumlog.node.errors import EntryDamaged
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
-from quorumlog.raft import Configuration
+from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.keys import index_of_log_key
+from quorumlog.raft import Configuration, LogIndex
+
+
+class Flip(NamedTuple):
+    """A stored entry that is not what was written."""
+
+    node: SimNode
+    storage: SimStorage
+    key: bytes
+    damaged: bytes
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is still damaged, and still somebody's."""
+        here = self.node.database.storage is self.storage
+        return here and self.storage.get(Family.LOG, self.key) == self.damaged
 
 
 class Atlas:
@@ -21,6 +42,32 @@ class Atlas:
     def __init__(self, world: World) -> None:
         self.world = world
         self.hurt: set[int] = set()
+        self.flips: list[Flip] = []
+
+    def flip(self, flip: Flip) -> None:
+        """Damage an entry."""
+        self.flips.append(flip)
+        self.hurt_now(flip.node)
+        flip.storage.damage(Family.LOG, flip.key, flip.damaged)
+
+    def read_damage(self) -> int:
+        """Have somebody meet every damaged entry on a running node, as a reader would. Returns how many there are."""
+        self.flips = [flip for flip in self.flips if flip.is_there]
+        here = [flip for flip in self.flips if flip.node.broker is not None and not flip.node.paused]
+        for flip in here:
+            flip.node.enter(partial(self._read, flip))
+        return len(here)
+
+    def _read(self, flip: Flip) -> None:
+        broker = flip.node.broker
+        replica = broker.multi.replicas.get(int.from_bytes(flip.key[1:9], "big")) if broker is not None else None
+        index = index_of_log_key(flip.key)
+        if replica is None or not replica.raft.first_index <= index <= replica.raft.last_index:
+            return
+        try:
+            replica.log.entries(LogIndex(index), LogIndex(index), 1)
+        except EntryDamaged as damage:
+            replica.note_damage(damage.index)
 
     def may_hurt(self, node: SimNode) -> bool:
         """Whether this disk may lose something now."""
@@ -72,4 +119,6 @@ class Atlas:
             for group_id, replica in other.multi.replicas.items():
                 if node.node_id in replica.raft.configuration.replicas and group_id not in replicas:
                     return False
+        if any(flip.node is node and flip.is_there for flip in self.flips):
+            return False
         return not any(replica.log.damaged for replica in replicas.values())

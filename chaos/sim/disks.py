@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import random
 
+from quorumlog.chaos.sim.atlas import Flip
 from quorumlog.chaos.sim.field import Field
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.node.errors import StorageFailed
 from quorumlog.node.storage.interface import Family, RecoveryMode
+from quorumlog.node.storage.keys import index_of_log_key
 from quorumlog.node.storage.votes import VOTES_NAME
 from quorumlog.node.storage.watermark import WATERMARK_NAME
 
@@ -90,9 +92,10 @@ def flipped_bit(field: Field, rng: random.Random) -> bool:
     value = bytearray(node.storage.get(Family.LOG, key) or b"")
     place = rng.randrange(len(value))
     value[place] ^= 1 << rng.randrange(8)
-    field.atlas.hurt_now(node)
-    field.tell(f"a bit flips on node {node.node_id}, in byte {place} of an entry")
-    node.storage.damage(Family.LOG, key, bytes(value))
+    group_id, index = int.from_bytes(key[1:9], "big"), index_of_log_key(key)
+    field.tell(f"a bit flips on node {node.node_id}, in byte {place} of entry {index} of group {group_id}")
+    field.atlas.flip(Flip(node, node.storage, key, bytes(value)))
+    field.later(rng.uniform(0.0, 20.0), field.atlas.read_damage)
     return True
 
 

@@ -60,7 +60,7 @@ class Field:
         ]
         return rng.choice(leaders) if leaders else None
 
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
         """Do something in a while, unless the faults are over by then: healing has done it already."""
 
         def act() -> None:

@@ -257,12 +257,15 @@ class Invariants(Watcher):
         if message.type in _OF_THE_NEXT_TERM:
             return
         term, vote = node.votes_durable.get(group_id, (0, 0))
-        durable = node.storage.shadow.durable.get(group_id)
-        if term < message.term or (not node.past_shadows and (durable is None or durable.term < message.term)):
+        shadow = node.storage.shadow
+        durable, visible = shadow.durable.get(group_id), shadow.visible.get(group_id)
+        # The database has it written at least: what the votes file kept of an earlier birth needs no sync of its own.
+        written = visible.term if visible is not None else 0
+        if term < message.term or (not node.past_shadows and written < message.term):
             self._fail(
                 group_id,
                 f"node {node.node_id} says {message.type.name} in term {message.term}, but would come back in term "
-                f"{term} by its votes file, {durable.term if durable else 0} by its database",
+                f"{term} by its votes file, {written} by its database",
             )
         if message.type is MessageType.VOTE:
             self._must_have_voted(node, group_id, message.term, node.node_id, (term, vote))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from quorumlog.chaos.sim.clocks import NodeClock
 from quorumlog.chaos.sim.shadow import Did, Shadow, Step
@@ -112,8 +112,8 @@ class SimNode:
     def storage(self) -> SimStorage:
         """The database, which must be there."""
         storage = self.database.storage
-        assert isinstance(storage, SimStorage), "this node has no database"
-        return storage
+        assert storage is not None, "this node has no database"
+        return cast("SimStorage", storage)
 
     @property
     def running(self) -> bool:

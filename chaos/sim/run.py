@@ -160,6 +160,7 @@ class Run:
         """The phase of liveness: wait until everything has settled, and look at the outcome."""
         self._wait(lambda: self.load.settled, "producers do not get their outcomes")
         self._wait(self._consumed, "the groups do not catch up")
+        self._wait(lambda: self.field.atlas.read_damage() == 0, "damaged entries are not mended")
         self._wait(self._replicas_settled, "replicas do not become equal")
         self.world.run(QUIET_SECONDS)
         self._wait(self._replicas_settled, "replicas do not stay equal")

@@ -62,7 +62,7 @@ class Swarm:
             sync_max=rng.choice([0.002, 0.01, 0.05, 0.2]),
         )
         self.pace = Pace(
-            tick_seconds=rng.choice([0.1, 0.1, 0.05]),
+            tick_seconds=rng.choice([0.1, 0.1, 0.1, 0.05]),
             retention_check_seconds=rng.choice([1.0, 5.0]),
             produce_timeout_seconds=rng.choice([3.0, 10.0]),
         )

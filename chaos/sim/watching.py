@@ -53,8 +53,10 @@ class WatchedBroker(Broker):
         super().__init__(**arguments)
         say = self.multi._send
 
+        watchers = self._watchers
+
         def said(group_id: int, message: Message) -> None:
-            for watcher in self._watchers:
+            for watcher in watchers:
                 watcher.on_said(node, group_id, message)
             say(group_id, message)
 

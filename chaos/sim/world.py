@@ -133,7 +133,9 @@ class World:
         if not self._events:
             return False
         when, _, action = heapq.heappop(self._events)
-        self.clock.advance(max(0.0, when - self.clock.now()))
+        seconds = when - self.clock.now()
+        if seconds > 0.0:
+            self.clock.advance(seconds)
         self.events_run += 1
         action()
         if self.events_run % self.check_every == 0:
@@ -146,8 +148,9 @@ class World:
     def run(self, seconds: float) -> None:
         """Let `seconds` pass."""
         until = self.clock.now() + seconds
-        while self._events and self._events[0][0] <= until:
-            self.step()
+        events, step = self._events, self.step
+        while events and events[0][0] <= until:
+            step()
         self.clock.advance(until - self.clock.now())
 
     def run_until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -163,7 +166,7 @@ class World:
 
     def note(self, text: str) -> None:
         """Add to the trace."""
-        self._hash.update(f"{self.clock.now():.6f} {text}\n".encode())
+        self._hash.update(f"{self.clock.now()!r} {text}\n".encode())
 
     def tell(self, text: str, group_id: int = 0) -> None:
         """Add to the trace and to the story."""
@@ -316,5 +319,8 @@ class World:
 
 def _gist(packet: Packet) -> str:
     """Enough of a packet to tell two runs apart."""
-    raft = [(group_id, message.type.value, message.term, message.index) for group_id, message in packet.raft]
-    return f"{raft} {len(packet.forwarded)} {len(packet.forwarded_results)}"
+    raft = packet.raft
+    if not raft:
+        return f"{len(packet.forwarded)} {len(packet.forwarded_results)}"
+    group_id, last = raft[-1]
+    return f"{len(raft)} {group_id} {last.type.value} {last.term} {last.index} {len(packet.forwarded)}"

@@ -160,7 +160,9 @@ class ClusterGroup:
                 EntryKind.COMMAND, command.SerializeToString(), wall_ms=self._clock.wall_ms(), reply=on_result
             )
         except (NotLeader, ReplicaStopped):
-            reply(self.not_leader())
+            # Not `not_leader`: it would say that this node leads, and whoever decides anew then would do so at once.
+            handed_over = "leadership of the metadata group __cluster is being handed over"
+            reply(make_error(client_pb2.NO_LEADER, handed_over))
             return
         except ProposalRefused as error:
             reply(make_error(client_pb2.THROTTLED, str(error), retry_after_ms=100))
