@@ -31,7 +31,7 @@ from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.partition import PartitionMachine
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage import configurations
-from quorumlog.node.storage.group_log import GroupLog, delete_group
+from quorumlog.node.storage.group_log import GroupLog, delete_group, forget_log
 from quorumlog.node.storage.interface import Family, WriteBatch
 from quorumlog.node.storage.keys import (
     NODE_WIDE,
@@ -163,9 +163,7 @@ class Hosting:
     def _begin_anew(self, descriptor: internal_pb2.ReplicaDescriptor, reason: str) -> None:
         log.error("%s", reason)
         self.lost[descriptor.group_id] = f"{descriptor.topic} partition {descriptor.partition}"
-        delete_group(self._multi.next_batch, descriptor.group_id)
-        # The row stays: were it gone too, a crash before the rebirth would leave a group that was never here.
-        self._put_descriptor(descriptor)
+        forget_log(self._multi.next_batch, descriptor.group_id)
         self._anew[descriptor.group_id] = descriptor
 
     # ------------------------------------------------------------------------------------------- as __cluster goes on

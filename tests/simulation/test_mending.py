@@ -6,8 +6,10 @@ import pytest
 
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.world import World
+from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.replica import folds
 from quorumlog.node.replica.replica import Replica
-from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.keys import MetaRow, log_key, meta_key
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import (
@@ -123,3 +125,36 @@ def test_a_replica_whose_log_lost_its_ends_begins_anew_and_is_whole_again(group:
     assert values_on(world, one) == RECORDS
     others(world, one)[0].crash()
     acked(world, produce(leader(world), batch([b"more"])))
+
+
+def test_a_replica_whose_folds_cannot_be_read_begins_anew_while_its_node_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, node = filled()
+    one = others(world, node)[0]
+    group_id = replica_of(one).group_id
+    one.stop()
+    make = folds.Folds.__init__
+    unreadable = [group_id]
+
+    def fail(self: folds.Folds, storage: Storage, group: int, last_index: int) -> None:
+        if group in unreadable:
+            unreadable.remove(group)
+            storage = Unreadable()  # type: ignore[assignment]
+        make(self, storage, group, last_index)
+
+    monkeypatch.setattr(folds.Folds, "__init__", fail)
+    one.start()
+    assert one.broker is not None
+    assert group_id not in one.broker.multi.replicas
+    assert len(one.broker.multi.replicas) == 17
+    world.run(3.0)
+    assert replica_of(one).counting
+    assert values_on(world, one) == RECORDS
+
+
+class Unreadable:
+    """A storage with a bad block where the folds are."""
+
+    def scan(self, *_: object) -> None:
+        raise StorageCorrupt("a block does not fit its checksum")
