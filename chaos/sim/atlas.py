@@ -33,7 +33,7 @@ class Flip(NamedTuple):
     def is_there(self) -> bool:
         """Whether it is still damaged, and still somebody's."""
         here = self.node.database.storage is self.storage
-        return here and self.storage.get(Family.LOG, self.key) == self.damaged
+        return here and self.storage.peek(Family.LOG, self.key) == self.damaged
 
 
 class Atlas:
@@ -51,12 +51,17 @@ class Atlas:
         flip.storage.damage(Family.LOG, flip.key, flip.damaged)
 
     def read_damage(self) -> int:
-        """Have somebody meet every damaged entry on a running node, as a reader would. Returns how many there are."""
+        """Have somebody meet every damaged entry on a running node, as a reader would, unless it is still in memory.
+        Returns how many entries are known to be damaged.
+        """
         self.flips = [flip for flip in self.flips if flip.is_there]
-        here = [flip for flip in self.flips if flip.node.broker is not None and not flip.node.paused]
-        for flip in here:
+        for flip in self.flips:
             flip.node.enter(partial(self._read, flip))
-        return len(here)
+        return sum(
+            len(replica.log.damaged)
+            for broker in self.world.brokers().values()
+            for replica in broker.multi.replicas.values()
+        )
 
     def _read(self, flip: Flip) -> None:
         broker = flip.node.broker

@@ -183,6 +183,10 @@ class MemoryStorage:
         """All keys of a family in order, to choose one that shall be damaged."""
         return self._tables[family].keys
 
+    def peek(self, family: Family, key: bytes) -> bytes | None:
+        """What is stored, whoever has it open."""
+        return self._tables[family].values.get(key)
+
     def damage(self, family: Family, key: bytes, value: bytes | None) -> None:
         """Change what is stored behind everybody's back, as a failing disk does; None removes the key."""
         if value is None:
