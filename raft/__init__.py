@@ -47,8 +47,9 @@ VOTE_RESPONSE         `reject`; `counting`
 PRE_VOTE              as VOTE, but `term` is the one the campaign would open
 PRE_VOTE_RESPONSE     a grant carries the term asked for, `reject` the term of whoever refuses; `counting`
 TIMEOUT_NOW           nothing else: campaign now
-SNAPSHOT              `index`, `log_term`: the last entry that it stands for; `configuration` in force there. The state
-                      itself is carried by the shells; this is stepped once it is whole. Answered as an APPEND
+SNAPSHOT              `index`, `log_term`: the last entry that it stands for; `configuration` in force there, without
+                      voters where the sender, born after its group, has never known it: a later entry will tell.
+                      The state itself is carried by the shells; this is stepped once it is whole. Answered as an APPEND
 ====================  ============================================================================================
 
 What is durable before what

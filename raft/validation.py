@@ -74,8 +74,8 @@ def _check_heartbeat(core: Core, message: Message) -> None:
 
 def _check_snapshot(core: Core, message: Message) -> None:
     _check_position(message)
-    if not message.index or message.configuration is None or not message.configuration.voters:
-        raise StepError(f"node {message.sender} sends a snapshot at {message.index} without voters")
+    if not message.index or message.configuration is None:
+        raise StepError(f"node {message.sender} sends a snapshot at {message.index} without a configuration")
     if message.term >= core.term:
         _check_against_committed(core, message)
 

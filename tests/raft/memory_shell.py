@@ -133,16 +133,17 @@ class Shell:
     commit_index: int = 0
     nonce: int = 0
     tracer: Tracer | None = None
+    remembers_commit: bool = False
     send: Callable[[Message], None] = lambda message: None
     on_read: Callable[[ReadState], None] = lambda state: None
     on_read_lost: Callable[[int], None] = lambda context: None
     on_apply: Callable[[Entry], None] = lambda applied: None
     on_install: Callable[[int], None] = lambda index: None
     on_snapshot_wanted: Callable[[int], None] = lambda peer: None
+    on_repaired: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.disk_rows: tuple[ConfigurationRow, ...] = (ConfigurationRow(LogIndex(0), self.voters),)
-        self.repaired = False
         self.start()
 
     def start(self) -> None:
@@ -150,12 +151,15 @@ class Shell:
         self.log = self.disk.copy()
         self.in_flight: deque[Ready] = deque()
         self.snapshot_terms: dict[int, int] = {}
+        self.rows = tuple(row for row in self.disk_rows if row.index <= self.log.last_index())
         commit_index = max(self.commit_index, self.disk.offset)
+        if not self.nonce:
+            commit_index = min(commit_index, self.disk.last_index())
         self.node = RawNode(
             self.config,
             self.log,
             hard_state=self.disk_hard_state,
-            configurations=[row for row in self.disk_rows if row.index <= self.log.last_index()],
+            configurations=self.rows,
             commit_index=LogIndex(commit_index),
             applied=LogIndex(self.disk.offset),
             rng=self.rng,
@@ -167,6 +171,8 @@ class Shell:
     def take(self) -> Ready:
         ready = self.node.ready()
         self.log.write(ready, self.snapshot_terms.get(ready.install or 0, 0))
+        if ready.configurations is not None:
+            self.rows = ready.configurations
         if ready.install is not None:
             self.on_install(ready.install)
         for peer in ready.snapshots_wanted:
@@ -205,9 +211,11 @@ class Shell:
         self.disk.write(ready, self.snapshot_terms.get(ready.install or 0, 0))
         if ready.configurations is not None:
             self.disk_rows = ready.configurations
+        if self.remembers_commit:
+            self.commit_index = ready.commit_index
         if ready.repaired:
-            self.repaired = True
             self.nonce = 0
+            self.on_repaired()
         if ready.hard_state is not None:
             self.disk_hard_state = ready.hard_state
         for message in ready.messages_after_sync:

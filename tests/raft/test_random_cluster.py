@@ -8,7 +8,7 @@ from tests.raft.random_cluster import RandomCluster
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
-STEPS = 2000
+STEPS = 3000
 ONLY = os.environ.get("QUORUMLOG_RAFT_SEED")
 RANGES = [range(int(ONLY), int(ONLY) + 1)] if ONLY else [
     range(first, first + SEEDS_PER_TEST) for first in range(0, SEEDS, SEEDS_PER_TEST)
@@ -29,15 +29,21 @@ def test_a_seed_replays_exactly() -> None:
     first.run(STEPS)
     second.run(STEPS)
     assert first.network == second.network
-    assert first.written == second.written
+    assert first.checks.written == second.checks.written
 
 
 def test_the_seeds_reach_what_they_are_for() -> None:
-    clusters = [RandomCluster(seed) for seed in range(40)]
+    clusters = [RandomCluster(seed) for seed in range(60)]
     for cluster in clusters:
         cluster.run(STEPS)
-    assert sum(len(cluster.leaders) for cluster in clusters) > 80
-    assert sum(len(cluster.committed) for cluster in clusters) > 1000
-    assert sum(len(cluster.written) - len(cluster.committed) for cluster in clusters) > 500  # some had to give way
-    assert sum(cluster.reads_answered for cluster in clusters) > 100
+    checks = [cluster.checks for cluster in clusters]
+    assert sum(len(one.leaders) for one in checks) > 120
+    assert sum(len(one.committed) for one in checks) > 1500
+    assert sum(len(one.written) - len(one.committed) for one in checks) > 500  # some had to give way
+    assert sum(one.reads_answered for one in checks) > 100
+    assert sum(one.installs for one in checks) > 20
+    assert sum(one.repairs for one in checks) > 20
+    assert sum(len(one.configurations) for one in checks) > 120
+    assert sum(cluster.wipes for cluster in clusters) > 5
+    assert sum(cluster.rebirths for cluster in clusters) > 50
     assert sum(cluster.times_asleep for cluster in clusters) > 5
