@@ -63,6 +63,7 @@ class Invariants(Watcher):
         self._seen: dict[tuple[int, int], tuple[Replica, int, int]] = {}
         self._matches: dict[tuple[int, int, int], tuple[tuple[int, ...], int]] = {}
         self._committed_at_start: dict[int, dict[int, int]] = {}
+        self._in_repair: set[tuple[int, int]] = set()
         self._changed: dict[int, set[int]] = defaultdict(set)
         self._turns = 0
         world.watchers.append(self)
@@ -167,10 +168,18 @@ class Invariants(Watcher):
     def on_started(self, node: SimNode) -> None:
         """Remember what was committed when a process began: what it may have promised before is in that."""
         self._committed_at_start[node.node_id] = dict(self.upto)
+        assert node.broker is not None
+        for group_id, replica in node.broker.multi.replicas.items():
+            if not replica.counting:
+                self._in_repair.add((node.node_id, group_id))
+                self.world.count("repair_entered")
 
     def on_repaired(self, node_id: int, replica: Replica) -> None:
         """A replica remembers again whatever it may have promised before it forgot."""
         group_id = replica.group_id
+        if (node_id, group_id) not in self._in_repair:
+            self.world.count("repair_entered")  # it was born that way
+        self._in_repair.discard((node_id, group_id))
         self.world.count("repair_exits")
         self.world.tell(f"node {node_id} leaves REPAIR", group_id)
         index = self._committed_at_start.get(node_id, {}).get(group_id, 0)

@@ -12,7 +12,7 @@ from quorumlog.chaos.sim.swarm import BRIEF, PARTITIONS, Swarm
 from quorumlog.chaos.sim.world import World
 
 SENDS_PER_SECOND: Final = 25.0
-"""Of all producers together; commits, fetches and administration come on top."""
+"""Of all producers together. With the fetches and commits of the members that is more than 50 operations."""
 
 BACKLOG_MAX: Final = 600
 """Records without an outcome at which a producer holds back."""

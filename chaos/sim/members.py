@@ -261,6 +261,7 @@ class SimMember:
                 positions[cursor.tp] = cursor.topic_id, Offset(done.offset + 1, done.leader_epoch)
         if not positions:
             return None
+        self.world.count("operations")
         commit_id = self.member.commit(positions)
         self._flush()
         return commit_id
@@ -315,6 +316,7 @@ class SimMember:
         )
 
     def _fetch(self, fetch: Fetch) -> None:
+        self.world.count("operations")
         request = fetch.request(self.core.settings)
 
         def answered(response: pb.FetchResponse) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from quorumlog.chaos.sim.clocks import NodeClock
-from quorumlog.chaos.sim.shadow import Did, Shadow, Step
+from quorumlog.chaos.sim.shadow import Shadow, Step
 from quorumlog.chaos.sim.storage import SimStorage
 from quorumlog.chaos.sim.watching import WatchedBroker
 from quorumlog.node.broker.broker import Broker
@@ -21,7 +21,7 @@ from quorumlog.node.storage.database import MemoryDatabase
 from quorumlog.node.storage.group_read import ReadPlan, read_records
 from quorumlog.node.storage.identity import Founder, Founding, Identity, IdentityState, save_identity
 from quorumlog.node.storage.memory_files import MemoryFileSystem
-from quorumlog.node.storage.opened import NodeState, Opened
+from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.opening import open_node
 from quorumlog.node.storage.votes import VOTES_NAME
 from quorumlog.node.storage.watermark import WatermarkPacer
@@ -80,7 +80,6 @@ class SimNode:
         """Term and vote of each group as the votes file would survive the power."""
         self.heard: dict[int, int] = {}
         """The sessions that have opened a stream to the present process, by node."""
-        self._votes_visible: dict[int, tuple[int, int]] = {}
         self._held: list[Callable[[], None]] = []
         self._backlog: list[Callable[[], object]] = []
         self._wake_at: float | None = None
@@ -151,8 +150,6 @@ class SimNode:
             return
         self.incarnation = self.opened.identity.incarnation
         self._begin_session()
-        if self.opened.state is NodeState.REPAIR:
-            world.count("repair_entered")
         world.tell(f"node {self.node_id} starts, {self.opened.state.value}")
         if identity is not None:
             self.join(replace(self.opened, identity=identity))
@@ -168,7 +165,6 @@ class SimNode:
     def join(self, opened: Opened) -> None:
         """Run as a member of the cluster."""
         self.opened = opened
-        self._votes_visible = {}
         self.votes_durable = {group_id: (state.term, state.vote) for group_id, state in opened.votes.rows().items()}
         self.greeting = Greeting(self.descriptor(), self.session_id)
         self.pacer = WatermarkPacer(opened.watermark.mark.sequence)
@@ -312,9 +308,7 @@ class SimNode:
         storage, session_id = self.storage, self.session_id
         token = storage.begin_sync()
         votes_token = self.files.begin_sync(VOTES_NAME) if votes else None
-        states = dict(self._votes_visible) if votes else {}
-        if votes:
-            self._votes_visible.clear()
+        states = self.opened.votes.rows() if votes and self.opened is not None else {}
 
         def finish() -> None:
             if self.session_id != session_id or self.broker is None:
@@ -326,7 +320,7 @@ class SimNode:
                 storage.finish_sync(token)
                 if votes_token is not None:
                     self.files.finish_sync(votes_token)
-                    self.votes_durable.update(states)
+                    self.votes_durable.update((group_id, (one.term, one.vote)) for group_id, one in states.items())
             except StorageFailed as error:
                 self.exit(str(error))
                 return
@@ -407,9 +401,6 @@ class SimNode:
         self.world.send(self, peer, packet)
 
     def _on_write(self, steps: list[Step]) -> None:
-        for step in steps:
-            if step.what is Did.HARD:
-                self._votes_visible[step.group_id] = step.one, step.two
         for watcher in self.world.watchers:
             watcher.on_write(self, steps)
 

@@ -79,6 +79,8 @@ class GroupsPath:
         self._catch_up = catch_up
         self._topics = CatalogueTopics(directory.catalogue)
         self._coordinators: dict[int, GroupCoordinator] = {}
+        self._hosts: dict[int, Replica] = {}
+        """The replica that each of them works on: one that was removed and comes back is another one."""
 
     # ------------------------------------------------------------------------------------------------------ hosting
 
@@ -96,8 +98,9 @@ class GroupsPath:
         if not replica.ready_to_decide:
             return
         coordinator = self._coordinators.get(replica.group_id)
-        if coordinator is None:
+        if coordinator is None or self._hosts[replica.group_id] is not replica:
             coordinator = self._coordinators[replica.group_id] = self._make(replica)
+            self._hosts[replica.group_id] = replica
         if not coordinator.is_leading:
             coordinator.on_leadership(True, self._clock.now())
 
