@@ -154,7 +154,7 @@ class Finding:
 class NodeStatus:
     """One node as it sees itself, or the reason why it could not be asked.
 
-    `state`: waiting, member, repair or stopping; "unreachable" where `error` says why.
+    `state`: waiting, joining, member, repair or stopping; "unreachable" where `error` says why.
     """
 
     node_id: int

@@ -17,6 +17,7 @@ from typing import Final
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.cluster import Outcome
 from quorumlog.node.metadata import reassigning
+from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
 from quorumlog.node.rpc.founding import descriptor_of, hand_over, identify, identify_through
 from quorumlog.node.rpc.links import PeerLink
 from quorumlog.proto import client_pb2, internal_pb2
@@ -24,7 +25,7 @@ from quorumlog.proto.errors import make_error
 
 log = logging.getLogger(__name__)
 
-ADMIT_SECONDS: Final = 5.0
+ADMIT_SECONDS: Final = 2.0
 
 
 class Admission:
@@ -88,6 +89,8 @@ class Admission:
         decision = reassigning.admit(broker.catalogue, found, alive=broker.members.is_alive(found.node_id))
         if not isinstance(decision, internal_pb2.AdmitNode) or found.incarnation in self._admitting:
             return
+        if broker.directory.leader_of(CLUSTER_GROUP_ID) is None:
+            return  # what is asked now would be done when there is one, and the former folder may be back by then
         self._admitting.add(found.incarnation)
 
         def on_outcome(outcome: Outcome) -> None:

@@ -2751,7 +2751,7 @@ class StatusResponse(_message.Message):
     cluster_id: _builtins.bytes
     incarnation: _builtins.bytes
     state: _builtins.str
-    """waiting, member, repair, stopping"""
+    """waiting, joining, member, repair, stopping"""
     version: _builtins.str
     @_builtins.property
     def error(self) -> Global___Error: ...

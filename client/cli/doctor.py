@@ -35,7 +35,7 @@ def report(found: Examination, diagnoses: Sequence[Diagnosis]) -> str:
     nodes = len({answer.node_id for answer in found.answers.values()})
     replicas = sum(len(answer.replicas) for answer in found.answers.values())
     if not diagnoses:
-        return f"healthy: the {nodes} nodes that the cluster was founded with and their {replicas} replicas are well"
+        return f"healthy: the {nodes} nodes of the cluster and their {replicas} replicas are well"
     lines = []
     for diagnosis in diagnoses:
         stage = f" (failed at: {diagnosis.stage})" if diagnosis.stage else ""

@@ -150,6 +150,13 @@ class AdminPath:
                 unfit.add(node_id)
         return unfit
 
+    def unfit_to_copy_to(self) -> set[int]:
+        """Nodes that nothing is copied to just now: the unfit ones, and those that are not heard of. Other than a new
+        topic, what exists can wait for them.
+        """
+        silent = {one for one in self._catalogue.nodes if not self._liveness.is_alive(one)}
+        return (silent - {self._directory.node_id}) | self.unfit()
+
     def alter_topic(
         self, request: client_pb2.AlterTopicRequest, reply: Callable[[client_pb2.AlterTopicResponse], None]
     ) -> None:

@@ -175,7 +175,7 @@ class Broker(ReplicaHooks):
         self.placing = Placing(
             catalogue=self.catalogue,
             cluster=self.cluster,
-            unfit=self.admin.unfit,
+            unfit=self.admin.unfit_to_copy_to,
             groups_max=config.moving_groups_max,
         )
         self.transfers = Transfers(

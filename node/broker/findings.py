@@ -12,12 +12,13 @@ from typing import Final
 
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.broker.placement_findings import placement_findings
 from quorumlog.node.broker.produce import ProduceGate
 from quorumlog.node.broker.retention import Held, Retention
 from quorumlog.node.metadata.catalogue import Catalogue
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
-from quorumlog.node.storage.opened import Opened, Severity
+from quorumlog.node.storage.opened import NodeState, Opened, Severity
 from quorumlog.node.storage.opening import REPAIR_FIX
 from quorumlog.proto import client_pb2
 
@@ -36,6 +37,12 @@ def findings_of_opening(opened: Opened, subject: str) -> Iterator[client_pb2.Fin
         yield client_pb2.Finding(
             severity=_SEVERITIES[finding.severity], subject=subject, message=finding.message, fix=finding.fix
         )
+
+
+def has_forgotten(replica: Replica, opened: Opened) -> bool:
+    """Whether a replica is in REPAIR for what it has forgotten, and not only because it is new here and fills up."""
+    born_later = not replica.descriptor.voters
+    return not replica.counting and not (born_later and opened.state is not NodeState.REPAIR)
 
 
 class Findings:
@@ -68,7 +75,7 @@ class Findings:
         Args:
             speaking: nodes that are not silent, although no member is heard from them.
         """
-        in_repair = any(not one.counting and one.descriptor.voters for one in self._multi.replicas.values())
+        in_repair = any(has_forgotten(one, self._opened) for one in self._multi.replicas.values())
         for finding in findings_of_opening(self._opened, self._me):
             if finding.fix == REPAIR_FIX and not in_repair:
                 finding.severity = client_pb2.INFO
@@ -95,6 +102,9 @@ class Findings:
                 fix="start it again, or check the network between the two",
             )
         yield from self._held()
+        yield from placement_findings(
+            self._catalogue, lambda node_id: node_id == self._node_id or self._liveness.is_alive(node_id)
+        )
 
     def _forgotten(self) -> Iterator[client_pb2.Finding]:
         replicas = self._multi.replicas.values()
@@ -106,7 +116,7 @@ class Findings:
                 REPAIR_FIX,
             )
         # One that was placed after its group began is merely not full yet.
-        forgetful = [one for one in replicas if not one.counting and one.descriptor.voters]
+        forgetful = [one for one in replicas if has_forgotten(one, self._opened)]
         repaired = [one for one in forgetful if one.group_id not in self._hosting.lost]
         if repaired:
             yield _problem(
@@ -133,8 +143,8 @@ class Findings:
         dead: list[Replica] = []
         electing: list[Replica] = []
         for replica in self._multi.replicas.values():
-            if replica.raft.leader_id or replica.stopped is not None:
-                continue
+            if replica.raft.leader_id or replica.stopped is not None or not replica.voters:
+                continue  # one that has no voters is new here, and has not heard of its group yet
             others = [voter for voter in replica.voters if voter != self._node_id]
             silent = [voter for voter in others if not self._liveness.is_alive(voter)]
             votes = len(others) - len(silent) + (self._node_id in replica.voters and replica.counting)

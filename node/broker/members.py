@@ -100,7 +100,9 @@ class MembersPath:
         if not self._cluster.takes_requests:
             reply(client_pb2.DrainNodeResponse(error=self._cluster.not_leader()))
             return
-        decision = reassigning.drain(self._catalogue, request.node_id, end=request.end, unfit=self._admin.unfit())
+        decision = reassigning.drain(
+            self._catalogue, request.node_id, end=request.end, unfit=self._admin.unfit_to_copy_to()
+        )
         if isinstance(decision, client_pb2.Error):
             reply(client_pb2.DrainNodeResponse(error=decision))
             return
@@ -119,7 +121,7 @@ class MembersPath:
         if not self._cluster.takes_requests:
             reply(client_pb2.ReassignResponse(error=self._cluster.not_leader()))
             return
-        unfit = self._admin.unfit()
+        unfit = self._admin.unfit_to_copy_to()
         if request.placements:
             plan = reassigning.reassign(self._catalogue, request.placements, unfit)
         else:

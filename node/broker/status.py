@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from quorumlog.node.broker.admin import AdminPath
 from quorumlog.node.broker.directory import Directory
-from quorumlog.node.broker.findings import Findings
+from quorumlog.node.broker.findings import Findings, has_forgotten
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.produce import ProduceGate
@@ -74,8 +74,11 @@ class StatusPath:
     def _state(self) -> str:
         if self._gate.stopping:
             return "stopping"
-        if any(not replica.counting and replica.descriptor.voters for replica in self._multi.replicas.values()):
+        if any(has_forgotten(replica, self._opened) for replica in self._multi.replicas.values()):
             return "repair"
+        cluster = self._multi.replicas.get(CLUSTER_GROUP_ID)
+        if cluster is None or not cluster.counting:
+            return "joining"  # admitted, and not yet acquainted with the cluster
         return "member"
 
     def _cluster_moving(self) -> Iterator[client_pb2.MovingPartition]:

@@ -34,9 +34,7 @@ def test_a_healthy_cluster_is_one_line() -> None:
     found = healthy()
     diagnoses = judge(found)
     assert diagnoses == []
-    assert report(found, diagnoses) == (
-        "healthy: the 3 nodes that the cluster was founded with and their 0 replicas are well"
-    )
+    assert report(found, diagnoses) == ("healthy: the 3 nodes of the cluster and their 0 replicas are well")
     assert report_json(found, diagnoses)["healthy"] is True
     assert report_json(found, diagnoses)["findings"] == []
 

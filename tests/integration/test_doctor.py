@@ -8,6 +8,7 @@ import sys
 
 from quorumlog.proto import client_pb2 as pb
 from tests.integration.cluster import LocalCluster, NodeProcess, eventually
+from tests.integration.conftest import MakeCluster
 
 PARTITIONS = 6
 
@@ -35,7 +36,7 @@ def test_healthy_then_a_dead_node_then_a_dead_majority(cluster: LocalCluster) ->
     groups = len(cluster.node(1).status().replicas)  # type: ignore[union-attr]
     cluster.until_ready()
     assert doctor(cluster.node(1), 0) == [
-        f"healthy: the 3 nodes that the cluster was founded with and their {3 * groups} replicas are well"
+        f"healthy: the 3 nodes of the cluster and their {3 * groups} replicas are well"
     ]
 
     survivor, second, third = cluster.nodes
@@ -87,9 +88,10 @@ def test_healthy_then_a_dead_node_then_a_dead_majority(cluster: LocalCluster) ->
     assert overview[-2:] == [f"PROBLEM  nodes 2, 3: {finding.message}", f"         fix: {finding.fix}"]
 
 
-def test_a_wiped_node_is_one_problem_whoever_is_asked(cluster: LocalCluster) -> None:
-    wiped = cluster.node(3)
+def test_a_wiped_node_that_no_majority_admits_is_one_problem_whoever_is_asked(cluster: LocalCluster) -> None:
+    survivor, down, wiped = cluster.nodes
     wiped.kill()
+    down.kill()
     shutil.rmtree(wiped.data)
     wiped.start()
     wiped.until_waiting()
@@ -98,13 +100,25 @@ def test_a_wiped_node_is_one_problem_whoever_is_asked(cluster: LocalCluster) -> 
         status = node.status()
         return status is not None and any("wiped or exchanged" in finding.message for finding in status.findings)
 
-    for node in cluster.nodes:
+    for node in (survivor, wiped):
         eventually(f"node {node.node_id} knows", lambda node=node: known(node))  # type: ignore[misc]
-    for node in cluster.nodes[:2]:
-        problem, fix, summary = doctor(node, 1)
-        assert problem.startswith("PROBLEM  node 3: cluster ")
-        assert f"its data folder {wiped.data} has incarnation " in problem
-        assert fix.startswith("         fix: stop node 3, put its own data folder back")
-        assert summary.startswith("PROBLEM 1, WARNING 0, INFO 0; 3 nodes with ")
+    told = doctor(survivor, 1)
+    problem, fix = next((line, told[number + 1]) for number, line in enumerate(told) if "PROBLEM  node 3:" in line)
+    assert problem.startswith("PROBLEM  node 3: cluster ")
+    assert f"its data folder {wiped.data} has incarnation " in problem
+    assert fix.startswith("         fix: keep node 3 and a majority of the others up")
+    assert sum(line.startswith("PROBLEM  node 3") for line in told) == 1
     # The wiped one has forgotten its fellows, and says the same of itself.
     assert doctor(wiped, 1)[:2] == [problem, fix]
+
+
+def test_what_moves_and_what_is_drained_is_told_and_is_no_problem(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(nodes=4).up()
+    cluster.create_topic("events", PARTITIONS, replicas=2)
+    quorumlog("cluster", "drain", "4", node=cluster.node(1), code=0)
+    told = doctor(cluster.node(1), 0)
+    assert told[0] == "INFO     node 4: drained, and empty"
+    assert "quorumlog cluster remove 4" in told[1]
+    assert "quorumlog cluster drain 4 --end" in told[1]
+    quorumlog("cluster", "drain", "4", "--end", node=cluster.node(1), code=0)
+    assert doctor(cluster.node(1), 0)[0].startswith("healthy: the 4 nodes of the cluster")
