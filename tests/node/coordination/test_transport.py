@@ -137,3 +137,22 @@ def test_nothing_is_sent_to_a_peer_that_is_down(inbox: Inbox) -> None:
     inbox.transport.peer_down(PEER)
     assert not inbox.transport.send(node, HEARTBEAT)
     assert [peer for peer, _ in inbox.sent] == [PEER]
+
+
+def test_what_a_later_plane_of_the_same_process_says_is_newer_than_all_that_an_earlier_one_said(inbox: Inbox) -> None:
+    sent: list[bytes] = []
+    for generation, connections in ((0, 3), (1, 1)):
+        plane = PeerTransport(
+            PEER,
+            PEER_SESSION,
+            voter_ids=[NodeId(1), NodeId(2), NodeId(3)],
+            follower_ids=[],
+            send=lambda peer, payload: sent.append(payload),
+            generation=generation,
+        )
+        for _ in range(connections):
+            plane.peer_up(NodeId(1), OWN_SESSION)
+        plane.current_term = lambda: TERM
+        node = next(one for one in plane.voters if one.id == 1)
+        assert plane.send(node, HEARTBEAT)
+    assert [inbox.transport.deliver(PEER, PEER_SESSION, payload) for payload in sent] == [True, True]

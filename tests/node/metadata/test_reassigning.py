@@ -308,6 +308,29 @@ class TestHealing:
         assert part.changes == whole.changes[:3]
 
 
+class TestAdmission:
+    def test_a_new_node_is_admitted_and_one_that_is_in_already_needs_nothing(self) -> None:
+        cluster = cluster_of(3)
+        assert good(reassigning.admit(cluster.catalogue, descriptor(4), alive=False)) == internal_pb2.AdmitNode(
+            node=descriptor(4)
+        )
+        assert reassigning.admit(cluster.catalogue, descriptor(3), alive=True) is None
+
+    def test_a_wiped_node_takes_the_place_of_the_incarnation_that_is_known(self) -> None:
+        wiped = descriptor(3)
+        wiped.incarnation = ANEW
+        command = good(reassigning.admit(cluster_of(3).catalogue, wiped, alive=False))
+        assert command is not None
+        assert command.replaced_incarnation == incarnation(3)
+
+    def test_of_two_nodes_with_the_same_id_the_one_that_is_alive_stays(self) -> None:
+        other = descriptor(3)
+        other.incarnation = ANEW
+        error = bad(reassigning.admit(cluster_of(3).catalogue, other, alive=True))
+        assert "a member of that id is up" in error.message
+        assert "of its own" in error.hint
+
+
 class TestRemoval:
     def test_a_node_that_is_in_use_is_not_removed(self) -> None:
         cluster = cluster_of(4, ("orders", 4, 3))
