@@ -42,7 +42,7 @@ NODE_LEVELS = [
     {"broker"},
     {"rpc"},
     {"telemetry"},
-    {"driver", "disk", "greeting", "founding", "coordinating"},
+    {"driver", "disk", "greeting", "founding", "admission", "coordinating"},
     {"report"},
     {"server"},
     {"dev", "commands", "__main__", "__init__"},
