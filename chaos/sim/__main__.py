@@ -9,7 +9,8 @@ from pathlib import Path
 from random import SystemRandom
 
 from quorumlog.chaos.sim import schedule, wall
-from quorumlog.chaos.sim.failures import Verdict
+from quorumlog.chaos.sim.failures import SimulationFailed, Verdict, verdict_of
+from quorumlog.chaos.sim.many import compare
 from quorumlog.chaos.sim.record import Record
 from quorumlog.chaos.sim.seeds import PROCESSES, Job, perform, perform_all
 from quorumlog.chaos.sim.shrink import shrink
@@ -38,6 +39,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--record", type=Path, metavar="FILE", help="append outcomes there, and skip what is green there"
     )
     parser.add_argument("--processes", type=int, default=PROCESSES, help="at once (default: %(default)s)")
+    parser.add_argument(
+        "--many", metavar="NODES,GROUPS", help="instead: what so many groups cost that have nothing to do"
+    )
     parser.add_argument("--keep-going", action="store_true", help="run all seeds whatever happens")
     return parser.parse_args(words)
 
@@ -45,9 +49,22 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Run what was asked for. Returns the exit code."""
     options = arguments(words)
+    if options.many is not None:
+        return sleepers(*map(int, options.many.split(",")))
     if options.seed is not None:
         return one(options)
     return many(options)
+
+
+def sleepers(nodes: int, groups: int) -> int:
+    """Show what groups cost that have nothing to do."""
+    try:
+        for cost in compare(nodes, groups):
+            print(cost, flush=True)
+    except SimulationFailed as error:
+        print(error)
+        return verdict_of(error)
+    return Verdict.GREEN
 
 
 def one(options: argparse.Namespace) -> int:

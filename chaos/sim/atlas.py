@@ -78,12 +78,22 @@ class Atlas:
         """Whether this disk may lose something now."""
         self.look()
         hurt = self.hurt | {node.node_id}
-        return all(
-            2 * sum(voter in hurt for voter in voters) < len(voters)
-            for configuration in self.configurations()
-            for voters in (configuration.voters, configuration.outgoing)
-            if node.node_id in voters
-        )
+        return all(_is_minority(hurt, voters) for voters in self._voters() if node.node_id in voters)
+
+    def may_consist_of(self, voters: Collection[int]) -> bool:
+        """Whether a group may be moved to these nodes now."""
+        self.look()
+        return _is_minority(self.hurt, voters)
+
+    def _voters(self) -> Iterator[Collection[int]]:
+        """Every set of voters that there is, or that is wished for."""
+        for configuration in self.configurations():
+            yield configuration.voters
+            yield configuration.outgoing
+        for broker in self.world.brokers().values():
+            for topic in broker.catalogue.topics.values():
+                for partition in topic.partitions:
+                    yield partition.replicas
 
     def hurt_now(self, node: SimNode) -> None:
         """Something is lost from this disk."""
@@ -104,13 +114,8 @@ class Atlas:
 
     def is_quorum(self, nodes: Collection[int]) -> bool:
         """Whether these nodes, without those that are hurt, are a majority of all voters of every group."""
-        whole = set(nodes) - self.hurt
-        return all(
-            2 * sum(voter in whole for voter in voters) > len(voters)
-            for configuration in self.configurations()
-            for voters in (configuration.voters, configuration.outgoing)
-            if voters
-        )
+        lacking = (set(self.world.nodes) - set(nodes)) | self.hurt
+        return all(_is_minority(lacking, voters) for voters in self._voters())
 
     def _is_whole(self, node: SimNode) -> bool:
         """Whether everything that is wanted of the node is there, and counts."""
@@ -127,3 +132,7 @@ class Atlas:
         if any(flip.node is node and flip.is_there for flip in self.flips):
             return False
         return not any(replica.log.damaged for replica in replicas.values())
+
+
+def _is_minority(hurt: Collection[int], voters: Collection[int]) -> bool:
+    return not voters or 2 * sum(voter in hurt for voter in voters) < len(voters)

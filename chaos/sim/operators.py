@@ -57,7 +57,9 @@ def reassign(field: Field, rng: random.Random) -> bool:
     if rng.random() < 0.8:
         topic = rng.choice(sorted(field.topics))
         nodes = sorted(node.node_id for node in field.nodes() if not node.dead)
-        chosen = rng.sample(nodes, min(rng.choice([field.replicas, 3, 1, 2]), len(nodes)))
+        chosen = rng.sample(nodes, min(rng.choice([field.replicas, 3, 5]), len(nodes)))
+        if not field.atlas.may_consist_of(chosen):
+            return False
         partition = rng.randrange(field.topics[topic])
         request.placements.add(topic=topic, partition=partition, replicas=chosen)
         what = f"{topic}[{partition}] is to be on nodes {chosen}"

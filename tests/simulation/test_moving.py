@@ -8,7 +8,8 @@ from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.metadata.topics import HostedGroup
 from quorumlog.proto import client_pb2 as pb
-from tests.simulation.scenes import FAST, acked, answer, batch, create_topic, leader, produce, replica_of, values_on
+from quorumlog.chaos.sim.topics import create_topic
+from tests.simulation.scenes import FAST, acked, answer, batch, leader, produce, replica_of, values_on
 
 
 def world_of(nodes: int) -> World:
