@@ -72,12 +72,11 @@ class Admission:
         broker = self._broker
         known = broker.catalogue.nodes.get(link.node_id)
         admitted = known.descriptor() if known is not None and known.admitted_at_index else None
-        if admitted is not None and not broker.cluster.has_parted_from(link.node_id):
-            return
-        refusal = await hand_over(link.channel(), broker.founding, admitted)
-        if refusal is None:
-            return
-        link.on_record_refused(refusal)
+        if admitted is None or broker.cluster.has_parted_from(link.node_id):
+            refusal = await hand_over(link.channel(), broker.founding, admitted)
+            if refusal is None:
+                return
+            link.on_record_refused(refusal)
         if known is None:
             return  # the catalogue here does not know who the members are
         answer = await identify_through(link.channel())
