@@ -22,8 +22,8 @@ class RaftLog:
     """
 
     __slots__ = (
-        "_frozen", "_reader", "_truncations", "first_index", "install", "last_index", "last_term", "pending",
-        "pending_first", "pending_size_bytes", "run_first", "stable_index", "truncate_since",
+        "_frozen", "_install_term", "_reader", "_truncations", "first_index", "install", "last_index", "last_term",
+        "pending", "pending_first", "pending_size_bytes", "run_first", "stable_index", "truncate_since",
     )  # fmt: skip
 
     def __init__(self, reader: LogReader) -> None:
@@ -37,6 +37,7 @@ class RaftLog:
         self.pending_first = LogIndex(self.last_index + 1)
         self.pending_size_bytes = 0
         self.install: LogIndex | None = None
+        self._install_term = Term(0)
         self.truncate_since: LogIndex | None = None
         self._truncations: list[tuple[int, LogIndex]] = []
         self._frozen: tuple[Entry, ...] | None = None
@@ -52,6 +53,8 @@ class RaftLog:
             return self.last_term
         if index >= self.pending_first:
             return self.pending[index - self.pending_first].term
+        if index == self.install:
+            return self._install_term  # the reader has not heard of the snapshot yet
         if index == 0:
             return Term(0)
         assert index >= self.first_index - 1, f"term of {index}, compacted away (first is {self.first_index})"
@@ -89,7 +92,7 @@ class RaftLog:
 
     def begin_behind(self, index: LogIndex, term: Term) -> None:
         """Replaces everything by a log that begins behind the entry at `index` of `term`: a snapshot stands for it."""
-        self.install = index
+        self.install, self._install_term = index, term
         self.truncate_since = None
         self.pending.clear()
         self._frozen = None

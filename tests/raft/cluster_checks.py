@@ -139,6 +139,7 @@ class Checks:
                 self.check_holders(entry, node.configuration)
                 self.commit(entry)
             assert self.committed.get(place) == entry, f"{shell.node_id} commits {place}, which no leader has"
+            assert place < index or not node.is_leader or entry.term == node.term, f"{place} of {entry.term} is counted"
         self.commits_seen[shell.node_id] = index
 
     def check_holders(self, entry: Entry, configuration: Configuration) -> None:

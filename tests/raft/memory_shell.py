@@ -141,6 +141,7 @@ class Shell:
     on_install: Callable[[int], None] = lambda index: None
     on_snapshot_wanted: Callable[[int], None] = lambda peer: None
     on_repaired: Callable[[], None] = lambda: None
+    on_written: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.disk_rows: tuple[ConfigurationRow, ...] = (ConfigurationRow(LogIndex(0), self.voters),)
@@ -218,6 +219,8 @@ class Shell:
             self.on_repaired()
         if ready.hard_state is not None:
             self.disk_hard_state = ready.hard_state
+        if ready.must_sync:
+            self.on_written()
         for message in ready.messages_after_sync:
             self.send(message)
 

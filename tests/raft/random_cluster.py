@@ -5,9 +5,10 @@ which links are cut, who is to vote, whose disk forgets, and which node loses ev
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from quorumlog.raft import (
     Config,
@@ -28,6 +29,7 @@ from tests.raft.memory_shell import NEVER_VOTED, MemoryLog, Shell, configuration
 
 ROUNDS_TO_RECOVER = 400
 NODES_MAX = 6
+DISKS_REMEMBERED = 30
 NOBODY = Configuration(())
 
 
@@ -38,6 +40,14 @@ class Frame:
     message: Message
     sender_life: tuple[int, int]
     receiver_life: tuple[int, int]
+
+
+class Disk(NamedTuple):
+    """A disk as it was after some write."""
+
+    log: MemoryLog
+    rows: tuple[ConfigurationRow, ...]
+    commit_index: int
 
 
 class RandomCluster:
@@ -51,7 +61,7 @@ class RandomCluster:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         size = self.rng.choice((1, 3, 3, 3, 5))
-        self.nodes = range(1, min(size + 2, NODES_MAX) + 1)
+        self.nodes = range(1, min(size + 3, NODES_MAX) + 1)
         self.loss = self.rng.choice((0.0, 0.05, 0.3))
         self.duplication = self.rng.choice((0.0, 0.1, 0.5))
         self.fifo = self.rng.random() < 0.3
@@ -78,6 +88,7 @@ class RandomCluster:
             "prompt_commit": self.rng.choice((True, False)),
         }
         self.shells: dict[int, Shell] = {}
+        self.disks_of_before: dict[int, deque[Disk]] = {}
         founding = configuration(*range(1, size + 1))
         self.checks = Checks(self.shells, founding)
         for node_id in founding.voters:
@@ -99,7 +110,10 @@ class RandomCluster:
             on_apply=self.checks.check_applied,
             on_install=lambda index: self.checks.check_installed(self.shells[node_id], index),
             on_repaired=lambda: self.checks.check_repaired(node_id),
+            on_written=lambda: self.remember(node_id),
         )
+        self.disks_of_before[node_id] = deque(maxlen=DISKS_REMEMBERED)
+        self.remember(node_id)
 
     def sender_of(self, node_id: int) -> Callable[[Message], None]:
         def send(message: Message) -> None:
@@ -209,8 +223,11 @@ class RandomCluster:
                     self.reset_peer(other.node_id, node_id)
 
     def change_links(self, shell: Shell) -> None:
-        kind = self.rng.randrange(4)
-        if kind == 0:
+        kind = self.rng.randrange(5)
+        if kind == 4:
+            here = [one for one in self.nodes if self.rng.random() < 0.5]
+            self.cut = {(one, two) for one in self.nodes for two in self.nodes if (one in here) != (two in here)}
+        elif kind == 0:
             self.cut.clear()
         elif kind == 1:
             self.cut = {(shell.node_id, one) for one in self.nodes} | {(one, shell.node_id) for one in self.nodes}
@@ -291,6 +308,8 @@ class RandomCluster:
         voters = [one for one in now.voters if self.rng.random() < 0.8]
         promoted = [one for one in learners if one in now.learners and self.rng.random() < 0.5]
         demoted = [one for one in now.voters if one not in voters and one in present and self.rng.random() < 0.5]
+        if self.rng.random() < 0.3:
+            voters = voters[: self.rng.randrange(2)]  # most are replaced
         voters = sorted(voters + promoted)
         if len(voters) <= 5 and self.keeps_a_quorum(voters):
             self.ask(leader, voters, sorted({*learners, *demoted} - set(voters)))
@@ -336,22 +355,26 @@ class RandomCluster:
 
     # Damage
 
+    def remember(self, node_id: int) -> None:
+        if self.damage:
+            shell = self.shells[node_id]
+            self.disks_of_before[node_id].append(Disk(shell.disk.copy(), shell.disk_rows, shell.commit_index))
+
     def forget(self, shell: Shell) -> None:
-        """A disk loses what was synced, from some entry on or altogether; the replica notices and is in repair."""
+        """A disk is again as it was some writes ago, or has lost everything; the replica notices, and is in repair.
+
+        What the disk once held stands there again, also where it had been truncated since. Votes have their own file.
+        """
         if not self.is_spared(shell.node_id):
             return
-        disk, lost = shell.disk, self.checks.lost.setdefault(shell.node_id, {})
-        keep = self.rng.randint(disk.offset, disk.last_index())
-        everything = self.rng.random() < 0.2
-        lost.update({one.index: one.term for one in disk.stored if everything or one.index > keep})
-        if everything:
-            upto = {index: entry.term for index, entry in self.checks.committed.items() if index <= disk.offset}
-            lost.update(upto)
-            shell.disk = MemoryLog()
-            shell.disk_rows = (ConfigurationRow(LogIndex(0), shell.voters),)
-            shell.commit_index = 0
-        else:
-            del disk.stored[keep - disk.offset :]
+        now, before = shell.disk, self.rng.choice(self.disks_of_before[shell.node_id])
+        if self.rng.random() < 0.2:
+            before = Disk(MemoryLog(), (ConfigurationRow(LogIndex(0), shell.voters),), 0)
+        held: dict[int, int] = {one.index: one.term for one in now.stored}
+        held |= {index: entry.term for index, entry in self.checks.committed.items() if index <= now.offset}
+        lost = self.checks.lost.setdefault(shell.node_id, {})
+        lost |= {index: term for index, term in held.items() if not before.log.holds(index, term)}
+        shell.disk, shell.disk_rows, shell.commit_index = before.log.copy(), before.rows, before.commit_index
         shell.nonce = 1
         self.start(shell, new_session=True)
 
