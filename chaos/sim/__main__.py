@@ -136,7 +136,8 @@ def many(options: argparse.Namespace) -> int:
         seeds, seconds, acks = record.sums()
         print(f"green on this code so far: seeds {seeds}, simulated hours {seconds / 3600:.1f}, acks {acks}")
     pace = tally.simulated_seconds / 3600 / (passed / 60)
-    print(f"{pace:.2f} simulated hours per minute in {options.processes} processes")
+    rate = tally.simulated_seconds / max(tally.cpu_seconds, 1e-9)
+    print(f"{pace:.2f} simulated hours per minute in {options.processes} processes, {rate:.0f} s per processor second")
     print(tally.last_line())
     print(f"seeds {first} to {first + max(tally.seeds, 1) - 1} and the verdict is {tally.verdict.name}")
     return tally.verdict

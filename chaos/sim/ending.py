@@ -27,7 +27,7 @@ class Ending:
         self.invariants = invariants
         self._group_id = 0
         brokers = world.brokers()
-        self.catalogue = max(brokers.values(), key=lambda broker: broker.catalogue.catalogue_version).catalogue
+        self.catalogue = max(brokers.values(), key=lambda broker: broker.cluster.applied).catalogue
 
     def check(self) -> None:
         """Check everything."""

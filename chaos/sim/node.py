@@ -202,6 +202,7 @@ class SimNode:
                 self.address,
                 f"node{self.node_id}:7170",
                 tick_seconds=pace.tick_seconds,
+                heartbeat_ticks=pace.heartbeat_ticks,
                 retention_check_seconds=pace.retention_check_seconds,
                 produce_timeout_seconds=pace.produce_timeout_seconds,
             ),

@@ -161,6 +161,8 @@ class Run:
         self._wait(lambda: self.load.settled, "producers do not get their outcomes")
         self._wait(self._consumed, "the groups do not catch up")
         self._wait(lambda: self.field.atlas.read_damage() == 0, "damaged entries are not mended")
+        self._wait(self._all_members, "a node is not taken in")
+        self._wait(self._placed, "groups do not come to where they are wanted")
         self._wait(self._replicas_settled, "replicas do not become equal")
         self.world.run(QUIET_SECONDS)
         self._wait(self._replicas_settled, "replicas do not stay equal")
@@ -193,6 +195,20 @@ class Run:
                     if not ends or committed.get((topic.topic_id, partition.partition), 0) < max(ends):
                         return False
         return True
+
+    def _all_members(self) -> bool:
+        return all(node.running for node in self.world.nodes.values() if not node.dead)
+
+    def _placed(self) -> bool:
+        """Whether every group is where it is wanted, as far as no dead node has a part in it."""
+        dead = set(self.dead)
+        catalogue = max(self.world.brokers().values(), key=lambda broker: broker.cluster.applied).catalogue
+        return all(
+            partition.settled
+            for topic in catalogue.topics.values()
+            for partition in topic.partitions
+            if not dead & {one.node_id for one in (*partition.placed, *partition.leaving)}
+        )
 
     def _replicas_settled(self) -> bool:
         return self._laggard() == 0

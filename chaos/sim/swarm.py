@@ -63,6 +63,7 @@ class Swarm:
         )
         self.pace = Pace(
             tick_seconds=rng.choice([0.1, 0.1, 0.1, 0.05]),
+            heartbeat_ticks=rng.choice([2, 3, 5]),
             retention_check_seconds=rng.choice([1.0, 5.0]),
             produce_timeout_seconds=rng.choice([3.0, 10.0]),
         )

@@ -56,6 +56,7 @@ class Pace:
     """How fast the nodes of a world live; short times pack more elections into a second."""
 
     tick_seconds: float = 0.1
+    heartbeat_ticks: int = 2
     retention_check_seconds: float = 5.0
     produce_timeout_seconds: float = 30.0
 

@@ -159,3 +159,13 @@ def test_a_closed_storage_answers_nothing() -> None:
         storage.get(Family.LOG, b"a")
     storage.reopen()
     assert content(storage) == {"a": "1"}
+
+
+def test_what_is_stored_can_be_seen_by_whoever_damages_it_even_when_it_is_closed() -> None:
+    storage = MemoryStorage()
+    put(storage, "b", "2")
+    put(storage, "a", "1")
+    storage.close()
+    assert list(storage.keys(Family.LOG)) == [b"a", b"b"]
+    assert storage.peek(Family.LOG, b"a") == b"1"
+    assert storage.peek(Family.LOG, b"c") is None
