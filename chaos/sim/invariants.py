@@ -291,9 +291,14 @@ class Invariants(Watcher):
             )
 
     def _must_be_durable(self, node: SimNode, group_id: int, durable: GroupShadow | None, message: Message) -> None:
-        """The leader's entry at the index acknowledged stands on the disk; who leads no more cannot be asked."""
+        """The leader's entry at the index acknowledged stands on the disk; who leads no more cannot be asked.
+
+        An acknowledgement of an earlier term may leave behind a later leader's cut: whoever elected that one did not
+        have the entry, so it is not committed without one of them, and none of them acknowledges it any more.
+        """
         leader = self.leaders.get((group_id, message.term))
-        if leader != message.to:
+        visible = node.storage.shadow.visible.get(group_id)
+        if leader != message.to or visible is None or visible.term > message.term:
             return
         broker = self.world.nodes[leader].broker
         replica = broker.multi.replicas.get(group_id) if broker is not None else None
