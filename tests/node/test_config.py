@@ -68,6 +68,7 @@ def test_a_setting_that_is_missing_is_named(tmp_path: Path, missing: str) -> Non
         ("retention_check_seconds = inf", "retention_check_seconds = inf is not between"),
         ("stop_timeout_seconds = -0.5", "stop_timeout_seconds = -0.5 is not between"),
         ("disk_free_bytes_min = -1", "disk_free_bytes_min = -1 is negative: use 0"),
+        ("moving_groups_max = 0", "moving_groups_max = 0 would let nothing heal"),
         ("heartbeat_ticks = 6", "heartbeat_ticks = 6 and election_ticks = 10 contradict each other"),
         ("heartbeat_ticks = 0", "heartbeat_ticks = 0"),
         ('log_level = "loud"', "log_level = 'loud' is not one of debug, info"),
