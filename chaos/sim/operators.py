@@ -93,10 +93,12 @@ def add_node(field: Field, rng: random.Random) -> bool:
     field.tell(f"node {node.node_id} comes and waits")
 
     def ask() -> None:
-        if node.opened is None or node.running or node.dead:
+        if node.running or node.dead:
             return
-        found = node.descriptor()
-        _ask(field, f"node {node.node_id} is to be added", lambda broker, reply: broker.members.add_node(found, reply))
+        if node.opened is not None:
+            found = node.descriptor()
+            who = f"node {node.node_id} is to be added"
+            _ask(field, who, lambda broker, reply: broker.members.add_node(found, reply))
         field.world.after(2.0, ask)
 
     ask()

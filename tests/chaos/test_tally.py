@@ -11,9 +11,11 @@ from quorumlog.chaos.sim.record import Record, code_hash
 from quorumlog.chaos.sim.tally import ALWAYS, ENOUGH_SEEDS, MUST_HAPPEN, Outcome, Tally
 
 
-def outcome(seed: int = 1, verdict: Verdict = Verdict.GREEN, acked: int = 1000, **counts: int) -> Outcome:
+def outcome(
+    seed: int = 1, verdict: Verdict = Verdict.GREEN, acked: int = 1000, counts: dict[str, int] | None = None
+) -> Outcome:
     """An outcome of a hundred simulated seconds."""
-    return Outcome(seed, verdict, "0" * 32, 100.0, 1.0, acked, counts)
+    return Outcome(seed, verdict, "0" * 32, 100.0, 1.0, acked, counts or {})
 
 
 def everything() -> dict[str, int]:
@@ -22,13 +24,12 @@ def everything() -> dict[str, int]:
 
 
 def test_the_gravest_failure_is_the_verdict() -> None:
-    tally = Tally()
-    tally.add(outcome(verdict=Verdict.LIVENESS))
-    assert tally.verdict is Verdict.LIVENESS
-    tally.add(outcome(verdict=Verdict.CRASH))
-    assert tally.verdict is Verdict.CRASH
-    tally.add(outcome(verdict=Verdict.CORRECTNESS))
-    assert tally.verdict is Verdict.CORRECTNESS
+    tally, verdicts = Tally(), [Verdict.LIVENESS, Verdict.CRASH, Verdict.CORRECTNESS]
+    seen = []
+    for verdict in verdicts:
+        tally.add(outcome(verdict=verdict))
+        seen.append(tally.verdict)
+    assert seen == verdicts
     assert tally.violations == 3
     assert tally.last_line().endswith("violations 3")
 
@@ -45,8 +46,8 @@ def test_a_kind_of_fault_that_never_struck_in_many_seeds_is_not_green() -> None:
     lacking = everything()
     del lacking["fault wiped"]
     for seed in range(ENOUGH_SEEDS):
-        tally.add(outcome(seed, **lacking))
-        whole.add(outcome(seed, **everything()))
+        tally.add(outcome(seed, counts=lacking))
+        whole.add(outcome(seed, counts=everything()))
     assert tally.missing == ["fault wiped"]
     assert tally.verdict is Verdict.INVALID
     assert whole.verdict is Verdict.GREEN
