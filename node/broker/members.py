@@ -121,11 +121,13 @@ class MembersPath:
         if not self._cluster.takes_requests:
             reply(client_pb2.ReassignResponse(error=self._cluster.not_leader()))
             return
-        unfit = self._admin.unfit_to_copy_to()
         if request.placements:
-            plan = reassigning.reassign(self._catalogue, request.placements, unfit)
+            # Whoever names a node may know that it restarts just now.
+            plan = reassigning.reassign(self._catalogue, request.placements, self._admin.unfit())
         else:
-            plan = reassigning.balance(self._catalogue, unfit).first(request.groups_max or None)
+            plan = reassigning.balance(self._catalogue, self._admin.unfit_to_copy_to()).first(
+                request.groups_max or None
+            )
         if isinstance(plan, client_pb2.Error):
             reply(client_pb2.ReassignResponse(error=plan))
             return
