@@ -241,6 +241,7 @@ class Broker(ReplicaHooks):
             admin=self.admin,
             gate=self.gate,
             findings=self.findings,
+            snapshots=self.snapshots,
         )
 
     def start(self) -> None:

@@ -159,13 +159,16 @@ class Findings:
             yield _problem(
                 nodes,
                 f"not heard of by {self._me}, and without a majority {len(dead)} {total}: {some(_names(dead))}",
-                f"start {nodes} again, or check the network between them and {self._me}",
+                f"start {nodes} again, or check the network between them and {self._me}; only if they are gone for "
+                "good: quorumlog cluster recover says what can be saved",
             )
         if electing:
             yield _problem(
                 self._me,
                 f"{len(electing)} {total}, although a majority of the voters is heard of: {some(_names(electing))}",
-                "look again in a moment, for an election may be under way; if it stays so, see the logs of the nodes",
+                "look again in a moment, for an election may be under way; if it stays so, see the logs of the nodes: "
+                "where a majority of replicas is in repair nothing heals by itself, and quorumlog cluster recover says "
+                "what can be saved",
             )
 
     def _held(self) -> Iterator[client_pb2.Finding]:

@@ -10,6 +10,7 @@ from quorumlog.node.broker.findings import Findings, has_forgotten
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.produce import ProduceGate
+from quorumlog.node.broker.snapshots import Snapshots
 from quorumlog.node.metadata import reassigning
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, CLUSTER_TOPIC
 from quorumlog.node.replica.multi_raft import MultiRaft
@@ -32,6 +33,7 @@ class StatusPath:
         admin: AdminPath,
         gate: ProduceGate,
         findings: Findings,
+        snapshots: Snapshots,
     ) -> None:
         self._opened = opened
         self._directory = directory
@@ -41,6 +43,7 @@ class StatusPath:
         self._admin = admin
         self._gate = gate
         self._findings = findings
+        self._snapshots = snapshots
 
     def status(self, speaking: Collection[int] = ()) -> client_pb2.StatusResponse:
         """The state of this node as a whole; `speaking` as in `Findings.look`."""
@@ -132,10 +135,13 @@ class StatusPath:
         for member in replica.members:
             progress = raft.progress(member) if member != replica.node_id else None
             if progress is not None:
+                position, size_bytes = self._snapshots.progress(replica.group_id, member) or (0, 0)
                 status.peers.add(
                     node_id=member,
                     match_index=progress.match_index,
                     state=progress.state.value,
                     alive=self._liveness.is_alive(member),
+                    snapshot_position=position,
+                    snapshot_size_bytes=size_bytes,
                 )
         return status

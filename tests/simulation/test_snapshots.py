@@ -119,6 +119,10 @@ def test_its_pace_is_bounded(small: None) -> None:
     dead.start()
     world.run(2.0)
     assert 10 <= len(sent) <= 25
+    status = node.broker.reporting.status()
+    (peer,) = [peer for one in status.replicas for peer in one.peers if peer.snapshot_size_bytes]
+    assert peer.node_id == dead.node_id
+    assert 0 < peer.snapshot_position < peer.snapshot_size_bytes
     acked(world, produce(node, batch([b"meanwhile"])))
 
 
