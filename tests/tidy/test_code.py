@@ -79,7 +79,14 @@ RAFT_STANDARD_LIBRARY = {
 }
 
 CLOCKS = ("node/clock.py", "client/clock.py", "chaos/sim/wall.py")
-SPEAKERS = ("chaos/sim/__main__.py", "chaos/sim/search.py", "client/cli/", "client/bench/", "client/demo/", "node/commands.py")
+SPEAKERS = (
+    "chaos/sim/__main__.py",
+    "chaos/sim/search.py",
+    "client/cli/",
+    "client/bench/",
+    "client/demo/",
+    "node/commands.py",
+)
 
 
 class Source(NamedTuple):
