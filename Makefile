@@ -16,7 +16,7 @@ INSTALLED := .venv/.installed-$(TREE_HASH)
 ALONE := $(wildcard tests/integration tests/packaging)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sim sim-quick sim-long proto bench lock
+.PHONY: help setup demo test lint sim sim-quick sim-long mutants proto bench lock
 
 # Of `make sim`; without FIRST the first seed is drawn, and printed.
 SEEDS ?= 200
@@ -60,6 +60,9 @@ sim-quick: setup ## the same for three minutes, with seeds drawn now
 
 sim-long: setup ## 10,000 seeds; what was green on the same code is not run again, so it may be broken off
 	$(SIM) --seeds 10000 --first 1 --record chaos/long-run.txt --keep-going
+
+mutants: setup ## each known bug, put into a copy, is caught; what is known for this tree is not run again
+	$(BIN)/python -m tests.mutants
 
 proto: setup ## generate the Python code of proto/*.proto
 	PYTHON=$(CURDIR)/$(BIN)/python proto/generate
