@@ -308,7 +308,9 @@ class Script:
             shell.sync()
 
     def do_deliver(self, to: int | None = None, **options: str) -> None:
-        """Delivers what is under way at this moment, all or what fits `to`, `type` and `sender`."""
+        """Delivers what is under way at this moment, all or what fits `to`, `type` and `sender`; of that the `first`
+        few, or the one `at` a place.
+        """
         for message in self._pick(to, options):
             self.print(describe(message))
             self._step(message)
@@ -413,6 +415,8 @@ class Script:
         ]
         if "first" in options:
             picked = picked[: int(options["first"])]
+        if "at" in options:
+            picked = [picked[int(options["at"])]]
         for message in picked:
             self.network.remove(message)
         return picked
