@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.metadata.topics import HostedGroup
 from quorumlog.proto import client_pb2 as pb
-from quorumlog.chaos.sim.topics import create_topic
 from tests.simulation.scenes import FAST, acked, answer, batch, leader, produce, replica_of, values_on
 
 

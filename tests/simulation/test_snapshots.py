@@ -130,7 +130,8 @@ def test_a_piece_that_was_damaged_on_the_way_is_no_reason_to_take_it_over(small:
     world, node, dead = behind()
     assert node.broker is not None
     outbox = node.broker.outbox
-    send, damaged = outbox.snapshot_chunk, []
+    send = outbox.snapshot_chunk
+    damaged: list[int] = []
 
     def damage(peer: int, chunk: peer_pb2.SnapshotChunk) -> None:
         if chunk.position == PIECE * 3 and chunk.data and not damaged:
