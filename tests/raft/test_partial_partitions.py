@@ -2,7 +2,7 @@
 
 Pre-vote, check-quorum and stickiness can lock each other out (etcd issues 8243 and 8501). Whatever the links, each of
 which may work one way only, a majority that is fully connected must have a leader and commit within ten election
-timeouts. QUORUMLOG_RAFT_GRAPHS=5 tries those of five replicas, too, which takes minutes.
+timeouts. QUORUMLOG_RAFT_GRAPHS=5 tries those of five replicas, too, which takes half a minute.
 """
 
 import os
