@@ -233,28 +233,35 @@ class Replica:
         """Take over a snapshot that the leader of `term` sent, unless the log goes as far already. Raises StepError."""
         if self.stopped is not None:
             return
-        self._incoming = snapshot
+        index, committed = LogIndex(snapshot.index), self.raft.commit_index
         self.raft.step(
             Message(
                 MessageType.SNAPSHOT,
                 leader,
                 self.node_id,
                 term,
-                index=LogIndex(snapshot.index),
+                index=index,
                 log_term=Term(snapshot.term),
                 configuration=configurations.to_configuration(snapshot.configuration),
             )
         )
+        if index > committed and self.raft.first_index == index + 1:
+            self._incoming = snapshot  # the next Ready installs it
 
-    def _install(self, batch: WriteBatch, index: LogIndex) -> None:
-        """Log and state become those of the snapshot, in one write (R18)."""
+    def _install(self, batch: WriteBatch, index: LogIndex) -> bool:
+        """Log and state become those of the snapshot, in one write (R18). False when this release cannot read it."""
         snapshot, self._incoming = self._incoming, None
         assert snapshot is not None, "the core installs what was stepped"
         assert snapshot.index == index, f"the snapshot at {snapshot.index} in place of the one at {index}"
+        try:
+            self.machine.restore(snapshot.state)
+        except UnknownCommand as error:
+            self.stop(f"group {self.group_id} stopped at the snapshot of index {index}: {error}")
+            return False
         self.log.install(batch, snapshot)
         self.folds.replace_all(batch, snapshot)
-        self.machine.restore(snapshot.state)
         self._installed = True
+        return True
 
     def _drop_prefix(self, batch: WriteBatch, trim: Trimmed) -> None:
         """Cut the log at the newest fold that `trim` allows, and drop older folds."""
@@ -367,8 +374,8 @@ class Replica:
         if ready.hard_state is not None:
             votes.append(VoteRecord(self.group_id, ready.hard_state.term, ready.hard_state.vote))
             put_hard_state(batch, self.group_id, ready.hard_state)
-        if ready.install is not None:
-            self._install(batch, ready.install)
+        if ready.install is not None and not self._install(batch, ready.install):
+            return None
         if ready.truncate_since is not None:
             try:
                 self.log.truncate(batch, ready.truncate_since)

@@ -239,3 +239,37 @@ def test_a_log_without_retention_keeps_few_folds(rig: Rig, monkeypatch: pytest.M
     rig.restart()
     again = rig.leader(7)
     assert again.high_watermark == 5 * FOLDS_MAX
+
+
+def snapshot_at(index: int, state: bytes) -> internal_pb2.GroupSnapshot:
+    """A snapshot of group 7, of three voters."""
+    voters = internal_pb2.GroupConfiguration(voters=[1, 2, 3])
+    return internal_pb2.GroupSnapshot(
+        group_id=7, index=index, term=1, configuration=voters, next_offset=0, append_time_ms=WALL_MS, state=state
+    )
+
+
+def test_a_snapshot_of_a_later_release_stops_its_group_and_no_other(rig: Rig) -> None:
+    replica = rig.add(7, voters=(1, 2, 3), machine=CommandMachine(GroupsState()))
+    other = rig.leader(8)
+    replica.install(snapshot_at(5, b"\xff\xff"), NodeId(2), Term(1))
+    rig.multi.touch(replica)
+    rig.settle()
+    assert replica.stopped is not None
+    assert "index 5" in replica.stopped
+    assert replica.log.last_index() == 0, "and nothing of it was written"
+    answers = Answers()
+    append(rig, other, answers)
+    rig.settle()
+    assert answers.results
+
+
+def test_a_late_snapshot_is_not_mixed_up_with_the_one_that_is_being_installed(rig: Rig) -> None:
+    replica = rig.add(7, voters=(1, 2, 3), machine=CommandMachine(GroupsState()))
+    state = GroupsState().snapshot()
+    replica.install(snapshot_at(9, state), NodeId(2), Term(1))
+    replica.install(snapshot_at(5, state), NodeId(2), Term(1))
+    rig.multi.touch(replica)
+    rig.settle()
+    assert replica.stopped is None
+    assert replica.log.last_index() == 9
