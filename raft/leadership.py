@@ -20,14 +20,15 @@ class Leadership:
 
     __slots__ = (
         "_config", "_uncommitted", "appends_due", "check_elapsed", "commit_before", "commit_notice_due", "counted",
-        "idle_elapsed", "progress", "reads", "snapshots_wanted", "term_start_index", "timeout_now_sent",
-        "transfer_elapsed", "transferring_to", "uncommitted_size_bytes",
+        "idle_elapsed", "progress", "reads", "reads_to_recount", "snapshots_wanted", "term_start_index",
+        "timeout_now_sent", "transfer_elapsed", "transferring_to", "uncommitted_size_bytes",
     )  # fmt: skip
 
     def __init__(self, config: Config, configuration: Configuration, next_index: LogIndex, stable: LogIndex) -> None:
         self._config = config
         self.term_start_index = next_index
         self.appends_due = True  # some peer's `send_due` may be set
+        self.reads_to_recount = False  # others decide now: whoever has answered a round may be enough
         self.transferring_to: NodeId | None = None
         self.transfer_elapsed = 0
         self.timeout_now_sent = False
@@ -60,7 +61,7 @@ class Leadership:
                     next_index, Inflights(config.inflight_messages_max, config.inflight_size_bytes_max)
                 )
                 self.counted[peer] = LogIndex(0)
-        self.appends_due = True
+        self.appends_due = self.reads_to_recount = True
 
     def add_uncommitted(self, last_index: LogIndex, size_bytes: int) -> None:
         """A proposal of `size_bytes` that ends at `last_index` waits to be committed."""

@@ -21,6 +21,9 @@ def flush(core: Core, leadership: Leadership) -> None:
         leadership.reads.begin()
         for peer, progress in leadership.progress.items():
             send_heartbeat(core, peer, progress)
+        leadership.reads_to_recount = True
+    if leadership.reads_to_recount:
+        leadership.reads_to_recount = False
         take_confirmed(core, leadership)
     if leadership.commit_notice_due:
         leadership.commit_notice_due = False
