@@ -89,7 +89,9 @@ class Hosting:
         self._recovered: list[internal_pb2.ReplicaDescriptor] = []
         """Replicas that are to make up their groups alone, once that is written."""
         self._anew: dict[int, internal_pb2.ReplicaDescriptor] = {}
-        """Replicas whose rows are being deleted, to begin anew in REPAIR."""
+        """Replicas that begin anew, in REPAIR, once the deletion of what was there is written."""
+        self._deleted: set[int] = set()
+        """Groups whose deletion may not be written yet: what storage still shows of them must not be taken for theirs."""
 
     # ------------------------------------------------------------------------------------------------------ at start
 
@@ -136,6 +138,7 @@ class Hosting:
                 self._multi.add(replica)
                 replica.raft.campaign()
             self._recovered.clear()
+            self._deleted.clear()
             for group_id in list(self._anew):
                 self._bear(self._anew.pop(group_id), whole=False)
         for replica in [replica for replica in self._multi.replicas.values() if replica.log_lost]:
@@ -180,28 +183,32 @@ class Hosting:
         """The catalogue is that of a snapshot at `index` now: carry out at once what the entries before it have done.
         Returns the new replicas, and the ids of the groups that were removed.
         """
-        removed = self._remove_all(index, list(self._multi.replicas), "it is placed here no more")
+        removed = self._remove_all(index, [*self._multi.replicas, *self._anew], "it is placed here no more")
         return self.on_applied(index, self._catalogue.assignments_for(self.node_id, self.incarnation)), removed
 
     def on_removed(self, index: int, groups: Iterable[HostedGroup]) -> list[int]:
         """The entry of `__cluster` at `index` has ended these groups, or settled them on other nodes: delete what this
         node is not to keep. Returns the ids of those it had.
         """
-        group_ids = [group.group_id for group in groups if group.group_id in self._multi.replicas]
+        group_ids = [group.group_id for group in groups]
         return self._remove_all(index, group_ids, "its topic was deleted, or it has moved to other nodes")
 
     def _remove_all(self, index: int, group_ids: Iterable[int], reason: str) -> list[int]:
         removed = []
         for group_id in group_ids:
-            replica = self._multi.replicas[group_id]
+            replica = self._multi.replicas.get(group_id)
+            descriptor = replica.descriptor if replica is not None else self._anew.get(group_id)
             # An entry may be applied again after a restart. What was born later is none of its business.
-            if self._keeps(group_id) or replica.descriptor.born_at_index > index:
+            if descriptor is None or self._keeps(group_id) or descriptor.born_at_index > index:
                 continue
-            self._multi.remove(group_id)
-            replica.stop(reason)
+            self._anew.pop(group_id, None)
+            self._deleted.add(group_id)
             delete_group(self._multi.next_batch, group_id)
             self.lost.pop(group_id, None)
-            self._on_removed(replica)
+            if replica is not None:
+                self._multi.remove(group_id)
+                replica.stop(reason)
+                self._on_removed(replica)
             removed.append(group_id)
         return removed
 
@@ -240,6 +247,10 @@ class Hosting:
             voters=sorted(group.replicas) if group.votes_from_birth else (),
             born_at_index=placed.placed_at_index,
         )
+        if group.group_id in self._deleted:
+            self._put_descriptor(descriptor)
+            self._anew[group.group_id] = descriptor
+            return None
         cluster = self._multi.replicas.get(CLUSTER_GROUP_ID)  # None while it is being opened, and applies already
         cluster_counts = cluster.counting if cluster is not None else self._cluster_whole
         return self._bear(descriptor, whole=not lost and cluster_counts and group.votes_from_birth)

@@ -8,6 +8,7 @@ from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.metadata.topics import HostedGroup
+from quorumlog.node.storage.group_log import GroupLog
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import FAST, acked, answer, batch, leader, produce, replica_of, values_on
 
@@ -152,3 +153,31 @@ def test_one_replica_becomes_three_and_one_again() -> None:
         assert sorted(hosts(world)) == sorted(replicas)
         for node_id in replicas:
             assert values_on(world, world.nodes[node_id]) == values
+
+
+def test_a_replica_that_left_and_came_back_while_its_node_was_down_begins_anew() -> None:
+    """Its node hears of both in one turn: what is deleted must not be taken for what is there."""
+    world = world_of(4)
+    settled(world)
+    values = written(world, 0)
+    before = group_of(world).replicas
+    (new,) = set(world.nodes) - set(before)
+    away = world.nodes[next(one for one in before if world.nodes[one] not in (leader(world), decider(world)))]
+    away.crash()
+    stayed = [one for one in before if one != away.node_id]
+    reassign(world, [*stayed, new])
+    settled(world)
+    values += written(world, len(values))
+    reassign(world, before)
+    world.run(1.0)
+    away.start()
+    settled(world)
+    values += written(world, len(values))
+    world.run(0.5)
+    assert values_on(world, away) == values
+    replica, storage = replica_of(away), away.database.storage
+    assert storage is not None
+    stored = GroupLog(storage, replica.group_id)
+    assert (stored.first_index(), stored.last_index()) == (replica.log.first_index(), replica.log.last_index())
+    assert stored.damaged == frozenset(), "what is in memory is on the disk"
+    assert replica.counting
