@@ -91,7 +91,7 @@ class Hosting:
         self._anew: dict[int, internal_pb2.ReplicaDescriptor] = {}
         """Replicas that begin anew, in REPAIR, once the deletion of what was there is written."""
         self._deleted: set[int] = set()
-        """Groups whose deletion may not be written yet: what storage still shows of them must not be taken for theirs."""
+        """Groups whose deletion may not be written yet: what storage still shows of them is not there any more."""
 
     # ------------------------------------------------------------------------------------------------------ at start
 
