@@ -11,13 +11,13 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from tests.mutants.catalogue import GENERAL, SIMULATED, Mutant, all_mutants
-from tests.mutants.detecting import ROOT, Finding, copy_tree, detect, tree_hash
+from tests.mutants.detecting import ROOT, SEARCH_SECONDS, Finding, copy_tree, detect, tree_hash
 from tests.mutants.patch import DoesNotApply, apply
 
 SOUND_SECONDS: Final = 30.0
@@ -30,6 +30,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="run every detector, not only up to the first kill")
     parser.add_argument("--again", action="store_true", help="run also what is known for this tree")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="mutants (default: %(default)s)")
+    parser.add_argument(
+        "--search", type=float, default=SEARCH_SECONDS, metavar="S", help="per drawing detector (default: %(default)g)"
+    )
     options = parser.parse_args(words)
     mutants = [
         one
@@ -40,15 +43,15 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="quorumlog-mutants-") as folder:
         sound = Path(folder) / "sound"
         copy_tree(sound)
-        unsound = [detector for detector in _detectors(mutants) if not _is_sound(sound, detector, known)]
-        if unsound:
-            print(f"not sound: {', '.join(unsound)}")
-            return 1
-        print("| class | mutant | killed by | seconds |\n|---|---|---|---|", flush=True)
-        survived = 0
         with ThreadPoolExecutor(options.at_once) as pool:
+            if not all(list(pool.map(lambda one: _is_sound(sound, one, known), _detectors(mutants)))):
+                return 1
+            print("| class | mutant | killed by | seconds |\n|---|---|---|---|", flush=True)
+            survived = 0
             for mutant, findings in zip(
-                mutants, pool.map(lambda one: _try(one, sound, Path(folder), known), mutants), strict=True
+                mutants,
+                pool.map(lambda one: _try(one, sound, Path(folder), known, options.search), mutants),
+                strict=True,
             ):
                 survived += not _tell(mutant, findings)
     print(f"mutants {len(mutants)} killed {len(mutants) - survived} survived {survived}")
@@ -75,8 +78,8 @@ class Results:
             file.write(json.dumps({"text": text, "detector": finding.detector, "finding": finding}) + "\n")
 
 
-def _detectors(mutants: Sequence[Mutant]) -> Iterator[str]:
-    return iter(dict.fromkeys(detector for mutant in mutants for detector in mutant.detectors))
+def _detectors(mutants: Sequence[Mutant]) -> list[str]:
+    return list(dict.fromkeys(detector for mutant in mutants for detector in mutant.detectors))
 
 
 def _is_sound(copy: Path, detector: str, known: Results) -> bool:
@@ -89,7 +92,7 @@ def _is_sound(copy: Path, detector: str, known: Results) -> bool:
     return finding.killed is False
 
 
-def _try(mutant: Mutant, sound: Path, folder: Path, known: Results) -> list[Finding] | DoesNotApply:
+def _try(mutant: Mutant, sound: Path, folder: Path, known: Results, seconds: float) -> list[Finding] | DoesNotApply:
     copy = folder / mutant.name
     findings: list[Finding] = []
     try:
@@ -99,7 +102,7 @@ def _try(mutant: Mutant, sound: Path, folder: Path, known: Results) -> list[Find
                 if not copy.exists():
                     copy_tree(copy, sound)
                     apply(mutant.text, copy)
-                finding = detect(copy, detector)
+                finding = detect(copy, detector, seconds)
                 known.add(mutant.text, finding)
             findings.append(finding)
             if finding.killed and not known.every:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -92,7 +91,6 @@ def detect(copy: Path, detector: str, search_seconds: float = SEARCH_SECONDS) ->
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         try:
             code: int | None = process.wait(LIMIT_SECONDS)
@@ -100,7 +98,7 @@ def detect(copy: Path, detector: str, search_seconds: float = SEARCH_SECONDS) ->
             code = None
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait()
         output.seek(0)
         said = output.read()
