@@ -298,6 +298,8 @@ class Hosting:
 
     def _machine(self, descriptor: internal_pb2.ReplicaDescriptor) -> Machine:
         if descriptor.group_id == CLUSTER_GROUP_ID:
+            # Where the group begins anew or is recovered, its entries are applied again, and some count.
+            self._catalogue.restore(Catalogue().snapshot())
             return CommandMachine(self._catalogue)
         if descriptor.topic == GROUPS_TOPIC:
             return CommandMachine(GroupsState())

@@ -34,10 +34,12 @@ def recover(node: SimNode, topic: str, *, accept_loss: bool, partition: int = 0)
     return answers
 
 
-def left_alone() -> tuple[World, SimNode]:
-    """A topic with a record, and the one node of three that is left."""
+def left_alone(producer_ids: int = 0) -> tuple[World, SimNode]:
+    """A topic with a record, ids handed out to producers, and the one node of three that is left."""
     world, _ = with_topic()
     node = leader(world)
+    if producer_ids:
+        allocate(world, node, producer_ids)
     acked(world, produce(node, batch([b"a", b"b"])))
     world.run(0.5)
     survivor = others(world, node)[0]
@@ -45,6 +47,17 @@ def left_alone() -> tuple[World, SimNode]:
         one.crash()
     world.run(3.0)
     return world, survivor
+
+
+def allocate(world: World, node: SimNode, count: int) -> None:
+    """Take ids for producers, as a node does that has none left."""
+    assert node.broker is not None
+    incarnation = node.broker.catalogue.nodes[node.node_id].incarnation
+    ids = internal_pb2.AllocateProducerIds(node_id=node.node_id, incarnation=incarnation, count=count)
+    outcomes: list[object] = []
+    node.broker.cluster.submit(internal_pb2.ClusterCommand(allocate_producer_ids=ids), 5.0, outcomes.append)
+    node.pump()
+    answer(world, outcomes)
 
 
 def recovered(world: World, node: SimNode, topic: str, partition: int = 0) -> pb.RecoverResponse:
@@ -109,6 +122,17 @@ def test_a_recovered_metadata_group_gives_out_no_id_again() -> None:
         one.start()
     world.run(5.0)
     create_topic(world, "later", 1)
+
+
+def test_a_recovered_metadata_group_is_the_same_everywhere() -> None:
+    world, survivor = left_alone(producer_ids=1000)
+    recovered(world, survivor, "__cluster")
+    for one in others(world, survivor):
+        one.start()
+    world.run(10.0)
+    catalogues = [broker.catalogue for broker in world.brokers().values()]
+    assert [one.next_producer_id for one in catalogues] == [1 + 1000 + IDS_SKIPPED] * 3
+    assert len({one.digest() for one in catalogues}) == 1
 
 
 def test_a_group_that_has_a_leader_is_left_alone() -> None:
