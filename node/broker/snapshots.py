@@ -35,7 +35,7 @@ RESEND_SECONDS: Final = 1.0
 class _Sending:
     """A snapshot for one peer. `data` is None until its turn comes."""
 
-    __slots__ = ("crc", "data", "due_at", "index", "peer", "position", "replica")
+    __slots__ = ("answered", "crc", "data", "due_at", "index", "peer", "position", "replica")
 
     def __init__(self, replica: Replica, peer: NodeId) -> None:
         self.replica = replica
@@ -44,6 +44,7 @@ class _Sending:
         self.data: bytes | None = None
         self.crc = 0
         self.position = 0  # this much the peer has
+        self.answered = True  # the peer has spoken since it was sent something
         self.due_at: float | None = None  # when the next chunk may leave, or the peer is asked again
 
     @property
@@ -103,8 +104,12 @@ class Snapshots:
             del self._sending[key]
         for group_id in [group_id for group_id in self._receiving if group_id not in self._multi.replicas]:
             del self._receiving[group_id]
-        for sending in list(self._sending.values())[:SENT_AT_ONCE_MAX]:
-            if sending.data is None or (sending.position == len(sending.data) and self._is_due(sending, now)):
+        for key, sending in list(self._sending.items())[:SENT_AT_ONCE_MAX]:
+            if self._is_due(sending, now) and not sending.answered and len(self._sending) > SENT_AT_ONCE_MAX:
+                # Nobody may be there any more: it takes its turn again behind those who wait.
+                self._sending[key] = self._sending.pop(key)
+                sending.data, sending.due_at, sending.answered = None, None, True
+            elif sending.data is None or (sending.position == len(sending.data) and self._is_due(sending, now)):
                 # Not begun, or here for a while and yet of no help: the log was cut beyond it meanwhile.
                 self._begin(sending, now)
             elif self._is_due(sending, now):
@@ -125,6 +130,7 @@ class Snapshots:
     def _ask(self, sending: _Sending, now: float) -> None:
         """Ask the peer how far it has come."""
         sending.due_at = now + RESEND_SECONDS
+        sending.answered = False
         self._outbox.snapshot_chunk(sending.peer, self._chunk(sending))
 
     def _send(self, sending: _Sending, now: float) -> None:
@@ -133,6 +139,7 @@ class Snapshots:
         data = sending.data[sending.position : sending.position + CHUNK_SIZE_BYTES]
         self._free_at = max(self._free_at, now) + len(data) / self._bytes_per_second
         sending.due_at = max(self._free_at, now + RESEND_SECONDS)
+        sending.answered = False
         self._outbox.snapshot_chunk(sending.peer, self._chunk(sending, data))
 
     def _chunk(self, sending: _Sending, data: bytes = b"") -> peer_pb2.SnapshotChunk:
@@ -155,6 +162,7 @@ class Snapshots:
         if (answer.index, answer.crc) != (sending.index, sending.crc) or answer.term != sending.replica.raft.term:
             return
         now = self._clock.now()
+        sending.answered = True
         if answer.refused:
             sending.data = None
             sending.due_at = now + RESEND_SECONDS

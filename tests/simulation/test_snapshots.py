@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.broker import snapshots
 from quorumlog.node.replica import folds
 from quorumlog.node.storage import group_log
 from quorumlog.proto import peer_pb2
-from tests.simulation.scenes import acked, batch, leader, others, produce, replica_of, with_topic
+from tests.simulation.scenes import acked, batch, founded, leader, others, produce, replica_of, with_topic
 
 CONFIGS = {"retention.bytes": "1000", "max.message.bytes": "900"}
 PIECE = 16
@@ -37,6 +40,23 @@ def behind() -> tuple[World, SimNode, SimNode]:
     world.run(2.0)
     assert replica_of(node).raft.first_index > 20
     return world, node, dead
+
+
+def two_behind() -> tuple[World, SimNode, SimNode, SimNode]:
+    """The leader of a group of five, and two nodes that are down and lack what its log has no more."""
+    world = founded(make=partial(World, nodes=5))
+    create_topic(world, "t", 1, CONFIGS, replicas=5)
+    node = leader(world)
+    dead = others(world, node)[:2]
+    world.run(0.5)
+    for one in dead:
+        one.crash()
+    node = leader(world)
+    for number in range(40):
+        acked(world, produce(node, batch([b"%03d" % number * 20], producer_id=number % 3 + 1, sequence=number // 3)))
+    world.run(2.0)
+    assert replica_of(node).raft.first_index > 20
+    return world, node, *dead
 
 
 def pieces_sent(node: SimNode) -> list[peer_pb2.SnapshotChunk]:
@@ -124,6 +144,21 @@ def test_its_pace_is_bounded(small: None) -> None:
     assert peer.node_id == dead.node_id
     assert 0 < peer.snapshot_position < peer.snapshot_size_bytes
     acked(world, produce(node, batch([b"meanwhile"])))
+
+
+def test_a_receiver_that_is_gone_holds_up_no_other(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "SENT_AT_ONCE_MAX", 1)
+    world, node, gone, waiting = two_behind()
+    sent = pieces_sent(node)
+    gone.start()
+    world.run_until(lambda: len(sent) == 6, 3.0, "no pieces are sent")
+    gone.crash()
+    waiting.start()
+    world.run(5.0)
+    assert same_state(world, node, waiting)
+    gone.start()
+    world.run(5.0)
+    assert same_state(world, node, gone)
 
 
 def test_a_piece_that_was_damaged_on_the_way_is_no_reason_to_take_it_over(small: None) -> None:
