@@ -97,7 +97,7 @@ class Hosting:
 
     def open_stored(self) -> None:
         """Open every replica that the database has, `__cluster` last: applying it needs to know which the others
-        are. Then make those that should be here and are not.
+        are. Then remove those that should not be here, and make those that should be here and are not.
         """
         descriptors = []
         for key, value in self._storage.scan(Family.META, *all_groups_range()):
@@ -111,6 +111,10 @@ class Hosting:
                 self._multi.add(self._open(descriptor))
             except LogLost as error:
                 self._begin_anew(descriptor, str(error))
+        cluster = self._multi.replicas.get(CLUSTER_GROUP_ID)
+        if cluster is not None:
+            # What a snapshot of __cluster has removed, if the node stopped before it could do so.
+            self._remove_all(cluster.raft.applied, list(self._multi.replicas), "it is placed here no more")
         for group in self._catalogue.assignments_for(self.node_id, self.incarnation):
             self._bear_placed(group)
 
@@ -140,7 +144,12 @@ class Hosting:
             self._recovered.clear()
             self._deleted.clear()
             for group_id in list(self._anew):
-                self._bear(self._anew.pop(group_id), whole=False)
+                descriptor = self._anew.pop(group_id)
+                if self._keeps(group_id):
+                    self._bear(descriptor, whole=False)
+                else:
+                    self.lost.pop(group_id, None)
+                    delete_group(self._multi.next_batch, group_id)
         for replica in [replica for replica in self._multi.replicas.values() if replica.log_lost]:
             assert replica.stopped is not None
             self._multi.remove(replica.group_id)

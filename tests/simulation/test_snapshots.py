@@ -12,8 +12,10 @@ from quorumlog.chaos.sim.world import World
 from quorumlog.node.broker import snapshots
 from quorumlog.node.replica import folds
 from quorumlog.node.storage import group_log
+from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import peer_pb2
-from tests.simulation.scenes import acked, batch, founded, leader, others, produce, replica_of, with_topic
+from tests.simulation.scenes import acked, answer, batch, founded, leader, others, produce, replica_of, with_topic
+from tests.simulation.test_moving import decider
 
 CONFIGS = {"retention.bytes": "1000", "max.message.bytes": "900"}
 PIECE = 16
@@ -193,3 +195,40 @@ def test_a_crash_while_it_is_installed_leaves_the_old_log_or_the_new_one(small: 
     dead.start()
     world.run(4.0)
     assert same_state(world, node, dead)
+
+
+def test_a_crash_after_a_snapshot_of_the_catalogue_leaves_no_replica_of_a_deleted_topic(small: None) -> None:
+    world, _ = with_topic()
+    world.run(1.0)
+    gone = others(world, decider(world))[0]
+    group_id = replica_of(gone).group_id
+    gone.crash()
+    world.run(3.0)
+    delete_topic(world, "t")
+    for number in range(6):
+        create_topic(world, f"later{number}", 1)
+    world.run(5.0)
+    gone.start()
+    broker = gone.broker
+    assert broker is not None
+    assert group_id in broker.multi.replicas
+    # The power goes between the write of the snapshot and the next one, with which the replica would go.
+    broker.hosting.on_installed = lambda index: ([], [])  # type: ignore[method-assign]
+    world.run_until(lambda: broker.snapshots.installed > 0, 10.0, "no snapshot comes")
+    world.run(0.3)
+    gone.crash()
+    gone.start()
+    world.run(3.0)
+    assert gone.broker is not None
+    assert gone.broker.catalogue.topic("t") is None
+    assert group_id not in gone.broker.multi.replicas
+
+
+def delete_topic(world: World, name: str) -> None:
+    """Have a topic deleted."""
+    answers: list[pb.DeleteTopicResponse] = []
+    node = decider(world)
+    assert node.broker is not None
+    node.broker.admin.delete_topic(pb.DeleteTopicRequest(name=name), answers.append)
+    node.pump()
+    assert not answer(world, answers).HasField("error")
