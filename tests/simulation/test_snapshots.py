@@ -49,16 +49,16 @@ def two_behind() -> tuple[World, SimNode, SimNode, SimNode]:
     world = founded(make=partial(World, nodes=5))
     create_topic(world, "t", 1, CONFIGS, replicas=5)
     node = leader(world)
-    dead = others(world, node)[:2]
+    first, second = others(world, node)[:2]
     world.run(0.5)
-    for one in dead:
+    for one in (first, second):
         one.crash()
     node = leader(world)
     for number in range(40):
         acked(world, produce(node, batch([b"%03d" % number * 20], producer_id=number % 3 + 1, sequence=number // 3)))
     world.run(2.0)
     assert replica_of(node).raft.first_index > 20
-    return world, node, *dead
+    return world, node, first, second
 
 
 def pieces_sent(node: SimNode) -> list[peer_pb2.SnapshotChunk]:
