@@ -13,13 +13,14 @@ from quorumlog.chaos.sim.failures import NotConverged
 from quorumlog.chaos.sim.field import Field
 from quorumlog.chaos.sim.invariants import Invariants
 from quorumlog.chaos.sim.load import GROUPS, Load
-from quorumlog.chaos.sim.logs import committed_offsets
+from quorumlog.chaos.sim.logs import applied_entries, committed_offsets
 from quorumlog.chaos.sim.plane import LyingPlane
 from quorumlog.chaos.sim.schedule import Stroke
 from quorumlog.chaos.sim.swarm import BRIEF, PARTITIONS, Swarm
 from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.coordination.view import CoordinationView
+from quorumlog.node.errors import EntryDamaged
 from quorumlog.node.groups.settings import GroupSettings
 
 GROUPS_PARTITIONS: Final = 4
@@ -161,6 +162,7 @@ class Run:
         self._wait(lambda: self.load.settled, "producers do not get their outcomes")
         self._wait(self._consumed, "the groups do not catch up")
         self._wait(lambda: self.field.atlas.read_damage() == 0, "damaged entries are not mended")
+        self._wait(self._everything_reads, "what nobody had read yet is damaged, and not mended")
         self._wait(self._all_members, "a node is not taken in")
         self._wait(self._placed, "groups do not come to where they are wanted")
         self._wait(self._replicas_settled, "replicas do not become equal")
@@ -175,6 +177,19 @@ class Run:
             if self.world.clock.now() >= until:
                 raise NotConverged(f"seed {self.seed}: {what} within {SETTLING_SECONDS:.0f} s", self._laggard())
             self.world.run(0.25)
+
+    def _everything_reads(self) -> bool:
+        """Read every log to its end. What salvage could not save is met here, if nobody has met it before."""
+        sound = True
+        for broker in self.world.brokers().values():
+            for replica in broker.multi.replicas.values():
+                try:
+                    for _ in applied_entries(replica):
+                        pass
+                except EntryDamaged as damage:
+                    replica.note_damage(damage.index)
+                    sound = False
+        return sound
 
     def _consumed(self) -> bool:
         brokers = self.world.brokers()
