@@ -73,6 +73,7 @@ class Checks:
         if self.leaders.get(node.term) != node_id:
             assert node.term not in self.leaders, f"two leaders in term {node.term}"  # election safety
             self.leaders[node.term] = node_id
+            self.check_elected(shell)
             self.check_leader_completeness(shell)
         for peer in [two for one, two in self.matches_seen if one == node_id] + list(node.configuration.replicas):
             progress = node.progress(NodeId(peer))
@@ -81,6 +82,8 @@ class Checks:
             else:
                 term, match = self.matches_seen.get((node_id, peer), (node.term, 0))
                 assert term != node.term or progress.match_index >= match, f"match of {peer} falls at {node_id}"
+                if (term, match) != (node.term, progress.match_index):
+                    self.check_match(shell, peer, progress.match_index)
                 self.matches_seen[node_id, peer] = (node.term, progress.match_index)
                 assert progress.inflight_messages <= shell.config.inflight_messages_max
         self.check_changes_are_serial(shell)
@@ -88,6 +91,24 @@ class Checks:
     def forget_match(self, leader: int, peer: int) -> None:
         """A new session, or a new start, of `peer`: its match index at `leader` may begin again."""
         self.matches_seen.pop((leader, peer), None)
+
+    def check_elected(self, shell: Shell) -> None:
+        """A leader has the votes of a majority, however often each of them arrived."""
+        node = shell.node
+        given = [
+            NodeId(voter) for (voter, _, term), to in self.votes.items() if (term, to) == (node.term, shell.node_id)
+        ]
+        assert has_quorum(node.configuration, {*given, NodeId(shell.node_id)}), (
+            f"{shell.node_id} leads by {given} alone"
+        )
+
+    def check_match(self, shell: Shell, peer: int, match: LogIndex) -> None:
+        """What a leader takes for matched stands on the peer's disk, and stays there at least as long as it leads."""
+        other = self.shells.get(peer)
+        if other is None or other.nonce or other.node.term > shell.node.term or match < other.disk.first_index():
+            return
+        term = shell.log.term(match)
+        assert term is None or other.disk.holds(match, term), f"{shell.node_id} takes {match} for matched at {peer}"
 
     def check_leader_completeness(self, shell: Shell) -> None:
         node = shell.node
