@@ -91,7 +91,8 @@ class Hosting:
         self._anew: dict[int, internal_pb2.ReplicaDescriptor] = {}
         """Replicas that begin anew, in REPAIR, once the deletion of what was there is written."""
         self._deleted: set[int] = set()
-        """Groups whose deletion may not be written yet: what storage still shows of them is not there any more."""
+        """Groups whose deletion may not be written yet, or whose last vote may not be durable: a replica that was born
+        now would take for its own what storage still shows, and would speak by a vote that may yet be forgotten."""
 
     # ------------------------------------------------------------------------------------------------------ at start
 
@@ -136,7 +137,7 @@ class Hosting:
         """Let replicas whose logs are lost begin anew, in REPAIR; called between turns. First their rows go, then, when
         that is written, they are made again.
         """
-        if not self._multi.stalled and self._multi.next_batch.is_empty():
+        if not self._multi.stalled and self._multi.next_batch.is_empty() and self._multi.votes_durable:
             for descriptor in self._recovered:
                 replica = self._open(descriptor)
                 self._multi.add(replica)

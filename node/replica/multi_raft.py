@@ -61,6 +61,8 @@ class MultiRaft:
         self._unsynced_groups: dict[int, int] = {}
         self._refused: tuple[WriteBatch, list[tuple[Replica, Ready]]] | None = None
         self._votes_unsynced = False
+        self._votes_written = 0  # appends to the votes file, and how many of them a finished sync covers
+        self._votes_synced = 0
         self._syncing = False
         self._pumping = False
 
@@ -151,6 +153,7 @@ class MultiRaft:
         if votes:
             self._votes.append(votes)
             self._votes_unsynced = True
+            self._votes_written += 1
         return batch, turn
 
     def _after_write(self, replica: Replica, ready: Ready) -> None:
@@ -177,10 +180,12 @@ class MultiRaft:
         votes, self._votes_unsynced = self._votes_unsynced, False
         # Read before the sync is submitted: it covers this number, perhaps not the next.
         sequence = self._storage.sequence_number()
-        self._syncer.submit(votes=votes, done=lambda: self._finish_sync(job, sequence))
+        written = self._votes_written if votes else self._votes_synced
+        self._syncer.submit(votes=votes, done=lambda: self._finish_sync(job, sequence, written))
 
-    def _finish_sync(self, job: list[tuple[Replica, Ready]], sequence: int) -> None:
+    def _finish_sync(self, job: list[tuple[Replica, Ready]], sequence: int, votes_written: int) -> None:
         self._syncing = False
+        self._votes_synced = votes_written
         self._on_synced(sequence)
         for replica, ready in job:
             group_id = replica.group_id
@@ -195,6 +200,11 @@ class MultiRaft:
             for message in ready.messages_after_sync:
                 self._send(group_id, message)
             self._dirty[group_id] = replica
+
+    @property
+    def votes_durable(self) -> bool:
+        """Whether everything that the votes file holds is durable: whoever reads it now may speak by it at once."""
+        return self._votes_synced == self._votes_written
 
     @property
     def stalled(self) -> bool:

@@ -184,3 +184,13 @@ def test_what_was_answered_survives_a_power_cut(rig: Rig) -> None:
     rig.restart(power_cut=True)
     again = rig.leader(7)
     assert again.high_watermark >= 10
+
+
+def test_a_vote_that_is_written_is_durable_only_after_the_sync_that_covers_it(rig: Rig) -> None:
+    assert rig.multi.votes_durable
+    replica = rig.add(7)
+    replica.raft.campaign()
+    rig.pump()
+    assert not rig.multi.votes_durable, "a replica of this group that is born now must wait"
+    rig.settle()
+    assert rig.multi.votes_durable
