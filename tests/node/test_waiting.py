@@ -103,7 +103,7 @@ def test_a_node_known_under_another_incarnation_warns_once_and_has_a_problem(cap
     assert finding.severity == pb.PROBLEM
     assert {answer.message for answer in answers} == {finding.message}
     assert f"knows node 1 under incarnation {(b'o' * 16).hex()}" in finding.message
-    assert "put its own data folder back" in finding.fix
+    assert "they admit it as a new incarnation by themselves" in finding.fix
     assert [entry.message for entry in caplog.records] == [f"{finding.message}; {finding.fix}"]
 
 
@@ -125,7 +125,7 @@ def test_a_node_whose_identity_is_damaged_has_a_problem_before_anyone_tells_it()
     finding = Waiting(files).finding()
     assert finding.severity == pb.PROBLEM
     assert "it was another incarnation before this start" in finding.message
-    assert "put its own data folder back" in finding.fix
+    assert "they admit it as a new incarnation by themselves" in finding.fix
 
 
 def test_a_founding_whose_caller_hangs_up_is_carried_to_its_end_before_the_next_is_looked_at() -> None:
