@@ -48,8 +48,8 @@ class ProgressView:
 class Progress:
     """What the leader knows of a peer and what it has sent to it.
 
-    Invariants: `match_index < next_index`; match_index rises only, except in `reset` (a new session); in PROBE and
-    SNAPSHOT nothing is in flight.
+    Invariants: `match_index < next_index`; match_index rises only, except in `reset` (a new session) and `forget`; in
+    PROBE and SNAPSHOT nothing is in flight.
     """
 
     __slots__ = (
@@ -83,6 +83,11 @@ class Progress:
         self.counting = True
         self.answered = True
         self.confirming_nonce = self.nonce = 0
+        self.become_probe(next_index)
+
+    def forget(self, next_index: LogIndex) -> None:
+        """The peer has lost what it had said it holds."""
+        self.match_index = self.commit_sent = LogIndex(0)
         self.become_probe(next_index)
 
     def become_probe(self, next_index: LogIndex) -> None:

@@ -172,6 +172,12 @@ def _heard(core: Core, leadership: Leadership, progress: Progress, message: Mess
     else:
         progress.counting = False
         if message.nonce and message.nonce != progress.confirming_nonce:
+            if message.last_index < progress.match_index:
+                # It has begun anew within this session, and what it had acknowledged before is gone.
+                progress.forget(LogIndex(core.log.last_index + 1))
+                leadership.counted[message.sender] = LogIndex(0)
+                leadership.appends_due = True
+                _trace(core, message.sender, progress)
             progress.confirming_nonce = message.nonce
             progress.nonce, progress.repair_target = 0, LogIndex(0)
             leadership.reads.add_nonce(message.sender, message.nonce)

@@ -81,7 +81,8 @@ class Checks:
                 self.forget_match(node_id, peer)
             else:
                 term, match = self.matches_seen.get((node_id, peer), (node.term, 0))
-                assert term != node.term or progress.match_index >= match, f"match of {peer} falls at {node_id}"
+                stays = progress.match_index >= match or not progress.counting  # in repair it may have begun anew
+                assert term != node.term or stays, f"match of {peer} falls at {node_id}"
                 if (term, match) != (node.term, progress.match_index):
                     self.check_match(shell, peer, progress.match_index)
                 self.matches_seen[node_id, peer] = (node.term, progress.match_index)

@@ -153,6 +153,22 @@ def test_a_replica_whose_folds_cannot_be_read_begins_anew_while_its_node_serves(
     assert values_on(world, one) == RECORDS
 
 
+def test_a_replica_that_begins_anew_while_its_node_runs_is_whole_again() -> None:
+    world, node = filled()
+    one = others(world, node)[0]
+    assert one.broker is not None
+    replica = replica_of(one)
+    replica.log_lost = True  # as where its tail has to be cut and the entries around are damaged
+    replica.stop("its tail cannot be cut")
+    one.pump()
+    acked(world, produce(node, batch([b"more"])))
+    world.run(3.0)
+    assert replica_of(one) is not replica
+    assert replica_of(one).counting, "though its leader had heard in this session that it held everything"
+    assert leader(world) is node
+    assert values_on(world, one) == [*RECORDS, b"more"]
+
+
 class Unreadable:
     """A storage with a bad block where the folds are."""
 
