@@ -5,8 +5,9 @@
     Seen: PySyncObj #169
     Detectors: tests/raft/test_scripts.py random
 
-A detector is a file or folder of tests, or one of two programs that draw their seeds when they run: `random` (the core
-alone) and `sim` (whole clusters). Those look at general invariants and know of no mutant.
+A detector is a file or folder of tests, or one of three programs that draw their seeds when they run: `random` (the
+core alone), `groups` (consumer groups alone) and `sim` (whole clusters). Those look at general invariants and know of
+no mutant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 
 PATCHES: Final = Path(__file__).parent / "patches"
 
-GENERAL: Final = frozenset(("random", "sim"))
+GENERAL: Final = frozenset(("random", "groups", "sim"))
 """Detectors under seeds drawn at run time."""
 
 SIMULATED: Final = (

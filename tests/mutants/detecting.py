@@ -65,6 +65,8 @@ def command_of(detector: str, search_seconds: float) -> list[str]:
     """How to run a detector."""
     if detector == "random":
         return ["-m", "tests.mutants.random_cores", str(search_seconds)]
+    if detector == "groups":
+        return ["-m", "tests.mutants.random_groups", str(search_seconds)]
     if detector == "sim":
         return [
             "-m",
