@@ -43,8 +43,8 @@ class LivelyCluster(RandomCluster):
     def run(self, steps: int) -> None:
         actions: list[tuple[Callable[[Shell], None], float]] = [
             (self.deliver, 120), (self.work, 90), (self.sync, 40), (self.tick, 30), (self.propose, 5), (self.read, 8),
-            (self.crash, 0.3), (self.change_links, 0.6), (self.transfer, 1), (self.slow_down, 1), (self.compact, 0.3),
-            (self.snapshot, 0.5), (self.forget, self.damage),
+            (self.crash, 0.3), (self.change_links, 0.6), (self.transfer, 1), (self.slow_down, 1), (self.compact, 1),
+            (self.snapshot, 1), (self.forget, self.damage),
         ]  # fmt: skip
         for action in self.rng.choices([one for one, _ in actions], [weight for _, weight in actions], k=steps):
             action(self.rng.choice(list(self.shells.values())))
