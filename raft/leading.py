@@ -36,12 +36,12 @@ def propose(core: Core, entries: Sequence[Entry]) -> None:
     leadership.make_all_due()
 
 
-def propose_configuration(core: Core, voters: Sequence[NodeId], learners: Sequence[NodeId]) -> None:
+def propose_configuration(core: Core, voters: Sequence[NodeId], learners: Sequence[NodeId], version: int) -> None:
     """Begins to change who votes and who learns."""
     leadership = _leadership_of(core)
     if leadership.transferring_to is not None:
         raise NotLeader(leadership.transferring_to)
-    membership.propose_configuration(core, leadership, voters, learners)
+    membership.propose_configuration(core, leadership, voters, learners, version)
 
 
 def read_index(core: Core, context: int) -> None:

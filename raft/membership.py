@@ -18,11 +18,11 @@ from quorumlog.raft.types import NO_NODE, Configuration, Entry, EntryKind, LogIn
 
 
 def propose_configuration(
-    core: Core, leadership: Leadership, voters: Sequence[NodeId], learners: Sequence[NodeId]
+    core: Core, leadership: Leadership, voters: Sequence[NodeId], learners: Sequence[NodeId], version: int
 ) -> None:
     """Begins the change to these voters and learners. Raises ConfigurationRefused."""
     now = core.configuration
-    wanted = Configuration(tuple(sorted(voters)), tuple(sorted(learners)))
+    wanted = Configuration(tuple(sorted(voters)), tuple(sorted(learners)), version=version)
     if core.commit_index < leadership.term_start_index:
         raise ConfigurationRefused(f"nothing of term {core.term} is committed yet")
     if now.joint or core.configurations.latest_index > core.commit_index:
@@ -32,12 +32,12 @@ def propose_configuration(
     for voter in wanted.voters:
         if voter not in now.voters and not _caught_up(leadership, voter):
             raise ConfigurationRefused(f"node {voter} is to vote, but is no learner that has caught up")
-    if wanted == now:
+    if (wanted.voters, wanted.learners) == (now.voters, now.learners):
         return
     if wanted.voters == now.voters:
         _append(core, leadership, wanted)
     else:
-        _append(core, leadership, Configuration(wanted.voters, wanted.learners, outgoing=now.voters))
+        _append(core, leadership, Configuration(wanted.voters, wanted.learners, now.voters, version))
 
 
 def on_committed(core: Core, leadership: Leadership) -> None:
@@ -46,7 +46,8 @@ def on_committed(core: Core, leadership: Leadership) -> None:
     if core.configurations.latest_index > core.commit_index:
         return
     if configuration.joint:
-        _append(core, leadership, Configuration(configuration.voters, configuration.learners))
+        final = Configuration(configuration.voters, configuration.learners, version=configuration.version)
+        _append(core, leadership, final)
     elif core.node_id not in configuration.voters:
         hand_over(core, leadership)
 

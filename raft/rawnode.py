@@ -111,15 +111,17 @@ class RawNode:
         """
         leading.transfer_leadership(self._core, target)
 
-    def propose_configuration(self, voters: Sequence[NodeId], learners: Sequence[NodeId] = ()) -> None:
+    def propose_configuration(
+        self, voters: Sequence[NodeId], learners: Sequence[NodeId] = (), version: int = 0
+    ) -> None:
         """Begins to change who votes and who learns (Raft section 6); `configuration` tells when it is done.
 
         A new voter must be a learner that has caught up. A leader that is to vote no more leads until the change is
-        committed, and then lets another one campaign.
+        committed, and then lets another one campaign. `version` is the caller's, see Configuration.
 
         Raises NotLeader (not the leader, or a transfer is under way) or ConfigurationRefused.
         """
-        leading.propose_configuration(self._core, voters, learners)
+        leading.propose_configuration(self._core, voters, learners, version)
 
     def campaign(self) -> None:
         """Behaves as if the election timeout expired now: pre-vote first. Nothing happens where nobody may campaign."""

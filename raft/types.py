@@ -6,7 +6,7 @@ All of them are immutable and opaque to IO: nothing here knows a socket, a file,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NewType, Protocol
 
@@ -48,12 +48,14 @@ class Configuration:
 
     While the voters are being changed (joint consensus, Raft section 6), `outgoing` are the voters of before, and every
     decision needs a majority of both. Whoever is outgoing may be a learner of the new configuration already. Without
-    voters, nobody decides anything: that is what a replica knows that was born after its group.
+    voters, nobody decides anything: that is what a replica knows that was born after its group. `version` is the
+    shell's, which the core carries along.
     """
 
     voters: tuple[NodeId, ...]
     learners: tuple[NodeId, ...] = ()
     outgoing: tuple[NodeId, ...] = ()
+    version: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         for part in (self.voters, self.learners, self.outgoing):

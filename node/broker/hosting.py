@@ -211,6 +211,8 @@ class Hosting:
             # An entry may be applied again after a restart. What was born later is none of its business.
             if descriptor is None or self._keeps(group_id) or descriptor.born_at_index > index:
                 continue
+            if replica is not None and self._is_back(replica):
+                continue
             self._anew.pop(group_id, None)
             self._deleted.add(group_id)
             delete_group(self._multi.next_batch, group_id)
@@ -235,6 +237,11 @@ class Hosting:
             return True
         group = self._catalogue.group(group_id)
         return group is not None and group.may_hold(self.node_id, self.incarnation)
+
+    def _is_back(self, replica: Replica) -> bool:
+        """Whether a later wish than the catalogue knows here has it in its group again, which counts on what it has."""
+        group, now = self._catalogue.group(replica.group_id), replica.configuration
+        return group is not None and now.version > group.placement_version and self.node_id in now.replicas
 
     def _raise_born_upto(self, index: int, batch: WriteBatch) -> None:
         if index > self._born_upto:

@@ -16,7 +16,7 @@ from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, HostedGroup
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.proto import internal_pb2
-from quorumlog.raft import ConfigurationRefused, NodeId, NotLeader
+from quorumlog.raft import ConfigurationRefused, NodeId, NotLeader, Term
 
 MOVE_SECONDS: Final = 0.2
 REPORT_SECONDS: Final = 5.0
@@ -33,6 +33,9 @@ class Movements:
         self._cluster = cluster
         self._next_round = 0.0
         self._reporting = False
+        self._asking: set[int] = set()
+        self._caught_up: dict[int, Term] = {}
+        """The term in which the catalogue was found to be the latest, though a group has seen a later wish."""
 
     def tick(self, now: float) -> None:
         """Look through the groups, now and then."""
@@ -45,18 +48,38 @@ class Movements:
                 continue
             if replica.group_id == CLUSTER_GROUP_ID:
                 voters = self._catalogue.voters
-                self._move(replica, voters, self._catalogue.nodes.keys() - set(voters))
+                self._move(replica, voters, self._catalogue.nodes.keys() - set(voters), 0)
                 continue
             group = self._catalogue.group(replica.group_id)
             # A settled group is where it shall be, unless an operator has recovered it since.
             if group is None or (group.settled and replica.voters == tuple(sorted(group.replicas))):
                 continue
-            if self._move(replica, group.replicas, ()) and not group.settled:
+            if self._is_behind(replica, group):
+                continue
+            if self._move(replica, group.replicas, (), group.placement_version) and not group.settled:
                 settled.append(group)
         if settled and not self._reporting:
             self._report(settled[:REPORTED_AT_ONCE_MAX])
 
-    def _move(self, replica: Replica, voters: Collection[int], learners: Collection[int]) -> bool:
+    def _is_behind(self, replica: Replica, group: HostedGroup) -> bool:
+        """Whether the group went towards a later wish than this node knows: an earlier leader knew more. After a
+        recovery of `__cluster` there may be no such wish, so its leader is asked, once in a term.
+        """
+        group_id, term = replica.group_id, replica.raft.term
+        if replica.configuration.version <= group.placement_version or self._caught_up.get(group_id) == term:
+            return False
+
+        def on_caught_up(caught_up: bool) -> None:
+            self._asking.discard(group_id)
+            if caught_up:
+                self._caught_up[group_id] = term
+
+        if group_id not in self._asking:
+            self._asking.add(group_id)
+            self._cluster.catch_up(REPORT_SECONDS, on_caught_up)
+        return True
+
+    def _move(self, replica: Replica, voters: Collection[int], learners: Collection[int], version: int) -> bool:
         """Take the next step towards these voters and learners. Returns whether they are reached, and committed."""
         raft = replica.raft
         now = raft.configuration
@@ -75,7 +98,7 @@ class Movements:
         if (next_voters, next_learners) == (set(now.voters), set(now.learners)):
             return True
         try:
-            raft.propose_configuration(sorted(next_voters), sorted(next_learners))
+            raft.propose_configuration(sorted(next_voters), sorted(next_learners), version)
         except (ConfigurationRefused, NotLeader):
             return False  # a learner has not caught up yet, mostly
         self._multi.touch(replica)

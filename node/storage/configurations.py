@@ -37,7 +37,10 @@ def read(storage: Storage, group_id: int) -> list[tuple[int, internal_pb2.GroupC
 def to_stored(configuration: Configuration) -> internal_pb2.GroupConfiguration:
     """The stored form, also the payload of a CONFIGURATION entry."""
     return internal_pb2.GroupConfiguration(
-        voters=configuration.voters, learners=configuration.learners, outgoing=configuration.outgoing
+        voters=configuration.voters,
+        learners=configuration.learners,
+        outgoing=configuration.outgoing,
+        placement_version=configuration.version,
     )
 
 
@@ -51,7 +54,9 @@ def to_configuration(stored: internal_pb2.GroupConfiguration) -> Configuration:
         or 0 in (*voters, *learners, *outgoing)
     ):
         raise ValueError(f"no configuration has voters {voters}, learners {learners}, outgoing {outgoing}")
-    return Configuration(_node_ids(stored.voters), _node_ids(stored.learners), _node_ids(stored.outgoing))
+    return Configuration(
+        _node_ids(stored.voters), _node_ids(stored.learners), _node_ids(stored.outgoing), stored.placement_version
+    )
 
 
 def _node_ids(numbers: Iterable[int]) -> tuple[NodeId, ...]:
