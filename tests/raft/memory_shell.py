@@ -46,8 +46,10 @@ class TextCodec:
         return "|".join(",".join(map(str, part)) for part in parts).encode()
 
     def read_configuration(self, entry: Entry) -> Configuration:
-        parts = [tuple(NodeId(int(one)) for one in part.split(",") if one) for part in entry.data.decode().split("|")]
-        return Configuration(*parts)
+        voters, learners, outgoing = (
+            tuple(NodeId(int(one)) for one in part.split(",") if one) for part in entry.data.decode().split("|")
+        )
+        return Configuration(voters, learners, outgoing)
 
 
 class MemoryLog:
