@@ -440,8 +440,9 @@ class Replica:
         return mended
 
     def _withhold(self) -> None:
-        """Lead only while every entry can be sent; but where there is nobody else, serve what there is."""
-        withheld = self.log.has_damage and len(self.members) > 1
+        """Lead only while every entry can be sent; but where nobody else may lead, serve what there is."""
+        now = self.raft.configuration
+        withheld = self.log.has_damage and any(one != self.node_id for one in (*now.voters, *now.outgoing))
         if withheld != self.withheld:
             self.withheld = withheld
             self.raft.withhold(withheld)

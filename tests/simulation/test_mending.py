@@ -5,18 +5,21 @@ from __future__ import annotations
 import pytest
 
 from quorumlog.chaos.sim.node import SimNode
+from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.replica import folds
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.keys import MetaRow, log_key, meta_key
+from quorumlog.node.storage.repair import replicas_by_wholeness
 from quorumlog.proto import client_pb2 as pb
 from tests.simulation.scenes import (
     acked,
     batch,
     fetch,
     fetched,
+    founded,
     leader,
     others,
     produce,
@@ -24,6 +27,7 @@ from tests.simulation.scenes import (
     values_on,
     with_topic,
 )
+from tests.simulation.test_moving import reassign
 
 RECORDS = [b"%d" % number for number in range(12)]
 
@@ -103,6 +107,34 @@ def test_who_reads_a_damaged_entry_is_told_to_come_again() -> None:
     assert "entry 3 " in part.error.message
     world.run(2.0)
     assert values_on(world, one) == RECORDS
+
+
+def test_the_only_voter_goes_on_leading_while_a_learner_waits_for_what_is_damaged() -> None:
+    world = founded()
+    create_topic(world, "t", 1, replicas=1)
+    node = leader(world)
+    for value in RECORDS:
+        acked(world, produce(node, batch([value])))
+    node.stop()
+    node.start()
+    world.run(1.0)
+    node.crash()
+    (group_id,) = [group for group in groups_of(node) if group > 17]
+    flip(node, group_id, 5)
+    node.start()
+    assert damaged(replica_of(node)) == [5]
+    world.run(2.0)
+    reassign(world, [others(world, node)[0].node_id])
+    world.run(3.0)
+    assert replica_of(node).raft.configuration.learners
+    assert leader(world) is node, "a learner cannot take over, and nobody can mend the entry"
+    acked(world, produce(node, batch([b"more"])))
+
+
+def groups_of(node: SimNode) -> list[int]:
+    """The groups that a node has replicas of, by its disk."""
+    assert node.database.storage is not None
+    return replicas_by_wholeness(node.database.storage, bytes(16))[0]
 
 
 @pytest.mark.parametrize("group", ["partition", "__cluster"])
