@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from quorumlog.node.errors import LogLost, StorageCorrupt
+from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.storage.interface import Family, Storage, WriteBatch
 from quorumlog.node.storage.keys import INDEX_MAX, index_of_log_key, state_key
 from quorumlog.proto import internal_pb2
@@ -29,19 +29,21 @@ FOLDS_MAX: Final = 32
 
 
 class Folds:
-    """The folds of one group, oldest first, none beyond `last_index`. Making it raises LogLost."""
+    """The folds of one group, oldest first, none beyond `last_index`."""
 
     def __init__(self, storage: Storage, group_id: int, last_index: int) -> None:
         self._storage = storage
         self._group_id = group_id
         self._size_bytes = 0
         self._applied_bytes = 0
+        self.unreadable = ""
+        """Why it cannot be told which folds there are: then they are passed over, like a single one that is damaged."""
         start, end = state_key(group_id, 0), state_key(group_id, INDEX_MAX)
         try:
             self.indexes = sorted({index_of_log_key(key) for key, _ in storage.scan(Family.STATE, start, end)})
         except StorageCorrupt as error:
-            # Which folds there are cannot be told, so neither where the log may begin.
-            raise LogLost(group_id, f"its folds cannot be read: {error}") from error
+            self.indexes = []
+            self.unreadable = str(error)
         del self.indexes[bisect_right(self.indexes, last_index) :]
 
     @property

@@ -196,7 +196,8 @@ class Replica:
         newest = self.folds.newest()
         if newest is None:
             if self.log.first_index() != 1:
-                raise LogLost(self.group_id, f"no fold of what came before index {self.log.first_index()} is left")
+                why = f": {self.folds.unreadable}" if self.folds.unreadable else ""
+                raise LogLost(self.group_id, f"no fold of what came before index {self.log.first_index()} is left{why}")
             return 0
         self.machine.restore(newest.state)
         return newest.index

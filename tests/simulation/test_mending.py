@@ -10,6 +10,7 @@ from quorumlog.chaos.sim.world import World
 from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.replica import folds
 from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage import group_log
 from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.keys import MetaRow, log_key, meta_key
 from quorumlog.node.storage.repair import replicas_by_wholeness
@@ -162,27 +163,57 @@ def test_a_replica_whose_log_lost_its_ends_begins_anew_and_is_whole_again(group:
 def test_a_replica_whose_folds_cannot_be_read_begins_anew_while_its_node_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world, node = filled()
+    monkeypatch.setattr(folds, "FOLD_SIZE_BYTES_MIN", 500)
+    monkeypatch.setattr(folds, "FOLD_AMPLIFICATION_MIN", 0)
+    monkeypatch.setattr(group_log, "ENTRIES_PER_ROW", 4)
+    world, _ = with_topic(configs={"retention.bytes": "1000", "max.message.bytes": "900"})
+    node = leader(world)
+    for number in range(40):
+        acked(world, produce(node, batch([b"%03d" % number * 20])))
+    world.run(2.0)
     one = others(world, node)[0]
+    assert replica_of(one).raft.first_index > 20, "what came before is in the folds alone"
     group_id = replica_of(one).group_id
     one.stop()
-    make = folds.Folds.__init__
-    unreadable = [group_id]
-
-    def fail(self: folds.Folds, storage: Storage, group: int, last_index: int) -> None:
-        if group in unreadable:
-            unreadable.remove(group)
-            storage = Unreadable()  # type: ignore[assignment]
-        make(self, storage, group, last_index)
-
-    monkeypatch.setattr(folds.Folds, "__init__", fail)
+    damage_folds(monkeypatch, group_id)
     one.start()
     assert one.broker is not None
     assert group_id not in one.broker.multi.replicas
     assert len(one.broker.multi.replicas) == 17
     world.run(3.0)
     assert replica_of(one).counting
-    assert values_on(world, one) == RECORDS
+    assert replica_of(one).machine.snapshot() == replica_of(node).machine.snapshot()
+
+
+def test_folds_that_cannot_be_read_cost_nothing_where_the_log_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = founded()
+    create_topic(world, "t", 1, replicas=1)
+    node = leader(world)
+    for value in RECORDS:
+        acked(world, produce(node, batch([value])))
+    group_id = replica_of(node).group_id
+    node.stop()
+    damage_folds(monkeypatch, group_id)
+    node.start()
+    assert replica_of(node).counting, "nobody else has its records: it must not begin anew"
+    world.run(2.0)
+    assert leader(world) is node
+    assert values_on(world, node) == RECORDS
+
+
+def damage_folds(monkeypatch: pytest.MonkeyPatch, group_id: int) -> None:
+    """Let the next start find a group's folds unreadable."""
+    make = folds.Folds.__init__
+    unreadable = [group_id]
+
+    def fail(self: folds.Folds, storage: Storage, group: int, last_index: int) -> None:
+        damaged = group in unreadable
+        if damaged:
+            unreadable.remove(group)
+        make(self, Unreadable() if damaged else storage, group, last_index)  # type: ignore[arg-type]
+        self._storage = storage
+
+    monkeypatch.setattr(folds.Folds, "__init__", fail)
 
 
 def test_a_replica_that_begins_anew_while_its_node_runs_is_whole_again() -> None:
