@@ -57,9 +57,10 @@ class Codec:
 
     def read_configuration(self, entry: Entry) -> Configuration:
         """What `configuration` has written."""
-        return Configuration(
-            *(tuple(NodeId(int(one)) for one in part.split(",") if one) for part in entry.data.decode().split("|"))
+        voters, learners, outgoing = (
+            tuple(NodeId(int(one)) for one in part.split(",") if one) for part in entry.data.decode().split("|")
         )
+        return Configuration(voters, learners, outgoing)
 
 
 class SteadyRandom(random.Random):
