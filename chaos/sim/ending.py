@@ -50,9 +50,16 @@ class Ending:
             raise Violation(f"seed {self.world.seed}: {what}", self._group_id)
 
     def replicas(self, group_id: int) -> list[Replica]:
-        """The replicas of a group on the nodes that live."""
-        found = (broker.multi.replicas.get(group_id) for broker in self.world.brokers().values())
-        return [replica for replica in found if replica is not None]
+        """The replicas of a group on the nodes that live. One that was placed and taken back before it got anything is
+        none of them: it goes when the group settles, which it does not while a member is dead.
+        """
+        held = [broker.multi.replicas.get(group_id) for broker in self.world.brokers().values()]
+        found = [replica for replica in held if replica is not None]
+        members = {node_id for replica in found if replica.leads for node_id in replica.members}
+        strangers = [replica.node_id for replica in found if members and replica.node_id not in members]
+        dead = any(node.dead for node in self.world.nodes.values())
+        self._require(dead or not strangers, f"nodes {strangers} keep group {group_id}, which has settled without them")
+        return [replica for replica in found if replica.node_id not in strangers]
 
     # ------------------------------------------------------------------------------------------------ replicas
 

@@ -22,6 +22,7 @@ from quorumlog.chaos.sim.world import World
 from quorumlog.node.coordination.view import CoordinationView
 from quorumlog.node.errors import EntryDamaged
 from quorumlog.node.groups.settings import GroupSettings
+from quorumlog.node.metadata import reassigning
 
 GROUPS_PARTITIONS: Final = 4
 """Of `__groups`: fewer than usual, so that each has more to do."""
@@ -167,7 +168,7 @@ class Run:
         self._wait(self._placed, "groups do not come to where they are wanted")
         self._wait(self._replicas_settled, "replicas do not become equal")
         self.world.run(QUIET_SECONDS)
-        self._wait(self._replicas_settled, "replicas do not stay equal")
+        self._wait(lambda: self._placed() and self._replicas_settled(), "replicas do not stay where and as they are")
         self.world.tell("everything has settled")
         Ending(self.world, self.load, self.invariants).check()
 
@@ -215,12 +216,16 @@ class Run:
         return all(node.running for node in self.world.nodes.values() if not node.dead)
 
     def _placed(self) -> bool:
-        """Whether every group is where it is wanted, as far as no dead node has a part in it."""
+        """Whether every group is where it is wanted, as far as no dead node has a part in it, and stays there."""
         dead = set(self.dead)
-        catalogue = max(self.world.brokers().values(), key=lambda broker: broker.cluster.applied).catalogue
+        broker = next((one for one in self.world.brokers().values() if one.cluster.takes_requests), None)
+        if broker is None:
+            return False
+        to_come = reassigning.heal(broker.catalogue, broker.admin.unfit_to_copy_to()).groups
+        moved_next = {group.group_id for group in to_come}  # groups go a few at a time, with pauses in between
         return all(
-            partition.settled
-            for topic in catalogue.topics.values()
+            partition.settled and partition.group_id not in moved_next
+            for topic in broker.catalogue.topics.values()
             for partition in topic.partitions
             if not dead & {one.node_id for one in (*partition.placed, *partition.leaving)}
         )
