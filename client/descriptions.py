@@ -127,17 +127,24 @@ class ReplicaDescription:
     learners: tuple[int, ...] = ()
     outgoing: tuple[int, ...] = ()
     wanted: tuple[int, ...] = ()
+    damaged_entries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StorageDescription:
-    """What a node's disk holds and how often it has synced since it started."""
+    """What a node's disk holds, how often it has synced and what it has damaged since the node started.
+
+    `scrubbed_seconds_ago`: since all logs had been read through to find damage, None before the first time.
+    """
 
     size_bytes: int
     disk_free_bytes: int
     syncs: int
     synced_bytes: int
     uptime_seconds: float
+    scrubbed_seconds_ago: float | None = None
+    damage_found: int = 0
+    entries_mended: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ def node_status(node: pb.NodeInfo, answer: pb.StatusResponse) -> NodeStatus:
             syncs=answer.storage.syncs,
             synced_bytes=answer.storage.synced_bytes,
             uptime_seconds=answer.storage.uptime_seconds,
+            scrubbed_seconds_ago=(
+                answer.storage.scrubbed_seconds_ago if answer.storage.HasField("scrubbed_seconds_ago") else None
+            ),
+            damage_found=answer.storage.damage_found,
+            entries_mended=answer.storage.entries_mended,
         ),
         draining=node.draining,
     )
@@ -66,6 +71,7 @@ def _replica(replica: pb.ReplicaStatus) -> ReplicaDescription:
         learners=tuple(replica.learners),
         outgoing=tuple(replica.outgoing),
         wanted=tuple(replica.wanted),
+        damaged_entries=replica.damaged_entries,
     )
 
 

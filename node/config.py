@@ -22,7 +22,9 @@ class NodeConfig:
 
     Addresses are `host:port`. `client_address` and `peer_address` are where the node listens and, unless the advertised
     ones are given, what it tells others. Times are seconds. `moving_groups_max` is how many partitions the cluster
-    heals or empties off a drained node at once, while this node leads its metadata.
+    heals or empties off a drained node at once, while this node leads its metadata. All logs are read through, so that
+    what the disk has damaged is found and mended: no faster than `scrub_bytes_per_second` (0: never), and no more often
+    than every `scrub_period_seconds`.
     """
 
     node_id: int
@@ -42,6 +44,8 @@ class NodeConfig:
     retention_check_seconds: float = 5.0
     moving_groups_max: int = 8
     snapshot_bytes_per_second: float = 50e6
+    scrub_bytes_per_second: float = 8 << 20
+    scrub_period_seconds: float = 86_400.0
     disk_free_bytes_min: int = 64 << 20
     stop_timeout_seconds: float = 10.0
     log_level: str = "info"
@@ -66,6 +70,11 @@ class NodeConfig:
         if not 1e3 <= self.snapshot_bytes_per_second <= 1e12:
             raise ConfigError(
                 f"snapshot_bytes_per_second = {self.snapshot_bytes_per_second} is not between 1e3 and 1e12"
+            )
+        if self.scrub_bytes_per_second != 0 and not 1e3 <= self.scrub_bytes_per_second <= 1e12:
+            raise ConfigError(
+                f"scrub_bytes_per_second = {self.scrub_bytes_per_second} is neither between 1e3 and 1e12 nor 0, which "
+                "turns it off"
             )
         if self.moving_groups_max < 1:
             raise ConfigError(f"moving_groups_max = {self.moving_groups_max} would let nothing heal: use 1 or more")
@@ -93,6 +102,7 @@ SECONDS_BETWEEN: Final = (
     ("tick_seconds", 0.001, 10.0),
     ("produce_timeout_seconds", 0.001, 86_400.0),
     ("retention_check_seconds", 0.001, 86_400.0),
+    ("scrub_period_seconds", 0.001, 1e9),
     ("stop_timeout_seconds", 0.0, 86_400.0),
 )
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")

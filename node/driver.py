@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.clock import Clock
-from quorumlog.node.errors import StorageCorrupt
-from quorumlog.node.storage.group_read import ReadPlan, read_records
-from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.watermark import WatermarkPacer
 from quorumlog.node.timers import Timers
-from quorumlog.raft import Entry
 
 T = TypeVar("T")
 
@@ -36,8 +33,8 @@ class _ColdReader:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
-        self._driver.submit_read(plan, done)
+    def submit(self, read: Callable[[Storage], T], done: Callable[[T], None]) -> None:
+        self._driver.submit_read(read, done)
 
 
 class Driver:
@@ -131,20 +128,14 @@ class Driver:
         if votes:
             self._in_thread(self._votes_thread, self._opened.votes.sync, lambda _: on_done())
 
-    def submit_read(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
-        """Execute a read plan; then call `done` on the loop."""
+    def submit_read(self, read: Callable[[Storage], T], done: Callable[[T], None]) -> None:
+        """Read; then call `done` on the loop."""
 
-        def read() -> Sequence[Entry] | StorageCorrupt:
-            try:
-                return read_records(self._opened.storage, plan)
-            except StorageCorrupt as error:
-                return error
-
-        def on_read(result: Sequence[Entry] | StorageCorrupt) -> None:
+        def on_read(result: T) -> None:
             done(result)
             self.wake()
 
-        self._in_thread(self._read_threads, read, on_read)
+        self._in_thread(self._read_threads, lambda: read(self._opened.storage), on_read)
 
     def reclaim(self, family: Family, start: bytes, end_exclusive: bytes) -> None:
         """Give the space of deleted keys back, by and by."""

@@ -2984,12 +2984,21 @@ class StorageStatus(_message.Message):
     SYNCS_FIELD_NUMBER: _builtins.int
     SYNCED_BYTES_FIELD_NUMBER: _builtins.int
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
+    SCRUBBED_SECONDS_AGO_FIELD_NUMBER: _builtins.int
+    DAMAGE_FOUND_FIELD_NUMBER: _builtins.int
+    ENTRIES_MENDED_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     disk_free_bytes: _builtins.int
     syncs: _builtins.int
     """since start, counted at the storage seam"""
     synced_bytes: _builtins.int
     uptime_seconds: _builtins.float
+    scrubbed_seconds_ago: _builtins.float
+    """all logs have been read through; unset: not yet since start"""
+    damage_found: _builtins.int
+    """entries that reading them through has found damaged, since start"""
+    entries_mended: _builtins.int
+    """damaged ones that other replicas have replaced, since start"""
     def __init__(
         self,
         *,
@@ -2998,12 +3007,17 @@ class StorageStatus(_message.Message):
         syncs: _builtins.int = ...,
         synced_bytes: _builtins.int = ...,
         uptime_seconds: _builtins.float = ...,
+        scrubbed_seconds_ago: _builtins.float | None = ...,
+        damage_found: _builtins.int = ...,
+        entries_mended: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scrubbed_seconds_ago", b"_scrubbed_seconds_ago", "scrubbed_seconds_ago", b"scrubbed_seconds_ago"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_free_bytes", b"disk_free_bytes", "size_bytes", b"size_bytes", "synced_bytes", b"synced_bytes", "syncs", b"syncs", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scrubbed_seconds_ago", b"_scrubbed_seconds_ago", "damage_found", b"damage_found", "disk_free_bytes", b"disk_free_bytes", "entries_mended", b"entries_mended", "scrubbed_seconds_ago", b"scrubbed_seconds_ago", "size_bytes", b"size_bytes", "synced_bytes", b"synced_bytes", "syncs", b"syncs", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__scrubbed_seconds_ago: _TypeAlias = _typing.Literal["scrubbed_seconds_ago"]  # noqa: Y015
+    _WhichOneofArgType__scrubbed_seconds_ago: _TypeAlias = _typing.Literal["_scrubbed_seconds_ago", b"_scrubbed_seconds_ago"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scrubbed_seconds_ago) -> _WhichOneofReturnType__scrubbed_seconds_ago | None: ...
 
 Global___StorageStatus: _TypeAlias = StorageStatus  # noqa: Y015
 

@@ -50,18 +50,11 @@ class Atlas:
         self.hurt_now(flip.node)
         flip.storage.damage(Family.LOG, flip.key, flip.damaged)
 
-    def read_damage(self) -> int:
-        """Have somebody meet every damaged entry on a running node, as a reader would, unless it is still in memory.
-        Returns how many entries are known to be damaged.
-        """
+    def read_damage(self) -> None:
+        """Have somebody meet every damaged entry on a running node, as a reader would, unless it is still in memory."""
         self.flips = [flip for flip in self.flips if flip.is_there]
         for flip in self.flips:
             flip.node.enter(partial(self._read, flip))
-        return sum(
-            len(replica.log.damaged)
-            for broker in self.world.brokers().values()
-            for replica in broker.multi.replicas.values()
-        )
 
     def _read(self, flip: Flip) -> None:
         broker = flip.node.broker

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from quorumlog.chaos.sim.clocks import NodeClock
 from quorumlog.chaos.sim.shadow import Shadow, Step
@@ -15,11 +15,11 @@ from quorumlog.chaos.sim.watching import WatchedBroker
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.broker.outbox import Lane, Packet
 from quorumlog.node.config import NodeConfig
-from quorumlog.node.errors import StorageCorrupt, StorageFailed
+from quorumlog.node.errors import StorageFailed
 from quorumlog.node.greeting import Greeting
 from quorumlog.node.storage.database import MemoryDatabase
-from quorumlog.node.storage.group_read import ReadPlan, read_records
 from quorumlog.node.storage.identity import Founder, Founding, Identity, IdentityState, save_identity
+from quorumlog.node.storage.interface import Storage
 from quorumlog.node.storage.memory_files import MemoryFileSystem
 from quorumlog.node.storage.opened import Opened
 from quorumlog.node.storage.opening import open_node
@@ -27,10 +27,12 @@ from quorumlog.node.storage.votes import VOTES_NAME
 from quorumlog.node.storage.watermark import WatermarkPacer
 from quorumlog.node.timers import Timers
 from quorumlog.proto import internal_pb2
-from quorumlog.raft import Entry, NodeId
+from quorumlog.raft import NodeId
 
 if TYPE_CHECKING:
     from quorumlog.chaos.sim.world import World
+
+T = TypeVar("T")
 
 AGAIN_SECONDS: Final = 0.0005
 """Until a broker that has more to do is called again."""
@@ -205,6 +207,8 @@ class SimNode:
                 heartbeat_ticks=pace.heartbeat_ticks,
                 retention_check_seconds=pace.retention_check_seconds,
                 produce_timeout_seconds=pace.produce_timeout_seconds,
+                scrub_bytes_per_second=pace.scrub_bytes_per_second,
+                scrub_period_seconds=pace.scrub_period_seconds,
             ),
             opened=opened,
             founding=world.founding,
@@ -341,14 +345,6 @@ class SimNode:
         for finish in held:
             finish()
 
-    def read(self, plan: ReadPlan) -> Sequence[Entry] | StorageCorrupt:
-        """Execute a read plan, as a thread does in the server."""
-        assert self.database.storage is not None
-        try:
-            return read_records(self.database.storage, plan)
-        except StorageCorrupt as error:
-            return error
-
     # ------------------------------------------------------------------------------------------------ turns
 
     def pump(self) -> None:
@@ -412,12 +408,12 @@ class _ColdReads:
     def __init__(self, node: SimNode) -> None:
         self._node = node
 
-    def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
+    def submit(self, read: Callable[[Storage], T], done: Callable[[T], None]) -> None:
         """See ColdReader."""
         node, session_id = self._node, self._node.session_id
 
         def finish() -> None:
             if node.session_id == session_id:
-                node.enter(lambda: done(node.read(plan)))
+                node.enter(lambda: done(read(node.storage)))
 
         node.world.after(0.0005, finish)

@@ -9,20 +9,20 @@ from typing import Final
 from quorumlog.chaos.sim import schedule
 from quorumlog.chaos.sim.admission import Admission
 from quorumlog.chaos.sim.ending import Ending
-from quorumlog.chaos.sim.failures import NotConverged
+from quorumlog.chaos.sim.failures import NotConverged, Violation
 from quorumlog.chaos.sim.field import Field
 from quorumlog.chaos.sim.invariants import Invariants
 from quorumlog.chaos.sim.load import GROUPS, Load
-from quorumlog.chaos.sim.logs import applied_entries, committed_offsets
+from quorumlog.chaos.sim.logs import committed_offsets
 from quorumlog.chaos.sim.plane import LyingPlane
 from quorumlog.chaos.sim.schedule import Stroke
 from quorumlog.chaos.sim.swarm import BRIEF, PARTITIONS, Swarm
 from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.coordination.view import CoordinationView
-from quorumlog.node.errors import EntryDamaged
 from quorumlog.node.groups.settings import GroupSettings
 from quorumlog.node.metadata import reassigning
+from quorumlog.node.storage.group_read import find_damage
 
 GROUPS_PARTITIONS: Final = 4
 """Of `__groups`: fewer than usual, so that each has more to do."""
@@ -72,6 +72,7 @@ class Run:
         self._load: Load | None = None
         self._field: Field | None = None
         self.dead: list[int] = []
+        self._healed_at: dict[int, float] = {}  # by each node's own clock
         self.began = self.world.clock.now()
 
     @property
@@ -144,6 +145,7 @@ class Run:
         world.heal()
         for node in world.nodes.values():
             node.on_clock_changed()
+        self._healed_at = {node.node_id: node.clock.now() for node in world.nodes.values()}
 
     def _choose_dead(self) -> list[int]:
         """Nodes without which every group still has a majority of replicas that have lost nothing."""
@@ -162,9 +164,9 @@ class Run:
         """The phase of liveness: wait until everything has settled, and look at the outcome."""
         self._wait(lambda: self.load.settled, "producers do not get their outcomes")
         self._wait(self._consumed, "the groups do not catch up")
-        self._wait(lambda: self.field.atlas.read_damage() == 0, "damaged entries are not mended")
-        self._wait(self._everything_reads, "what nobody had read yet is damaged, and not mended")
         self._wait(self._all_members, "a node is not taken in")
+        self._wait(lambda: self._scrubbed() and self._mended(), "what is damaged is not found and mended")
+        self._check_disks()
         self._wait(self._placed, "groups do not come to where they are wanted")
         self._wait(self._replicas_settled, "replicas do not become equal")
         self.world.run(QUIET_SECONDS)
@@ -179,18 +181,28 @@ class Run:
                 raise NotConverged(f"seed {self.seed}: {what} within {SETTLING_SECONDS:.0f} s", self._laggard())
             self.world.run(0.25)
 
-    def _everything_reads(self) -> bool:
-        """Read every log to its end. What salvage could not save is met here, if nobody has met it before."""
-        sound = True
-        for broker in self.world.brokers().values():
-            for replica in broker.multi.replicas.values():
-                try:
-                    for _ in applied_entries(replica):
-                        pass
-                except EntryDamaged as damage:
-                    replica.note_damage(damage.index)
-                    sound = False
-        return sound
+    def _scrubbed(self) -> bool:
+        """Whether every node has read all its logs through since the faults were over."""
+        for node_id, node in self.world.nodes.items():
+            last_pass = node.broker.scrubbing.last_pass if node.broker is not None else None
+            if not node.dead and (last_pass is None or last_pass.began_at < self._healed_at[node_id]):
+                return False
+        return True
+
+    def _mended(self) -> bool:
+        """Whether no node knows of a damaged entry."""
+        brokers = self.world.brokers().values()
+        return not any(replica.log.has_damage for broker in brokers for replica in broker.multi.replicas.values())
+
+    def _check_disks(self) -> None:
+        """Read every log from its disk: nothing that is damaged has escaped."""
+        for node_id, broker in self.world.brokers().items():
+            for group_id, replica in broker.multi.replicas.items():
+                first, last = replica.log.first_index(), replica.log.last_index()
+                damaged = find_damage(self.world.nodes[node_id].storage, group_id, first, last)
+                if damaged:
+                    what = f"entries {damaged} of group {group_id} are damaged on node {node_id}, and nobody knows"
+                    raise Violation(f"seed {self.seed}: {what}", group_id)
 
     def _consumed(self) -> bool:
         brokers = self.world.brokers()

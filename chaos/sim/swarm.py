@@ -14,6 +14,9 @@ NODES: Final = (3, 3, 3, 3, 3, 4, 5, 5, 6, 7)
 PARTITIONS: Final = {"orders": 5, "audit": 4, "ledger": 3}
 """Twelve groups of records."""
 
+SCRUB_PERIOD_SECONDS: Final = 5.0
+"""Between the passes of a node over its logs. A seed ends with a whole one, so it is short."""
+
 BRIEF: Final = "brief"
 """A topic of one partition more, deleted and made again all the time."""
 
@@ -66,6 +69,7 @@ class Swarm:
             heartbeat_ticks=rng.choice([2, 3, 5]),
             retention_check_seconds=rng.choice([1.0, 5.0]),
             produce_timeout_seconds=rng.choice([3.0, 10.0]),
+            scrub_period_seconds=SCRUB_PERIOD_SECONDS,
         )
         self.retention_bytes = rng.choice([-1, -1, 5_000, 40_000])
         self.handler_seconds = rng.choice([0.0, 0.0, 0.05])

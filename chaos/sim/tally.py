@@ -19,7 +19,7 @@ ACKS_PER_SECOND_MIN: Final = 2.0
 ALWAYS: Final = ("packets_lost", "packets_doubled", "packets_held_back", "packets_cut", "exits")
 """Faults that are no strokes."""
 
-MUST_HAPPEN: Final = ("elections", "snapshot_installs", "repair_entered", "repair_exits")
+MUST_HAPPEN: Final = ("elections", "snapshot_installs", "repair_entered", "repair_exits", "damage_scrubbed")
 
 
 @dataclass(slots=True)
@@ -93,8 +93,8 @@ class Tally:
             f"seeds {self.seeds}, simulated hours {self.simulated_seconds / 3600:.2f}, operations "
             f"{counts['operations']}, acks {self.acked}, elections {counts['elections']}, snapshot installs "
             f"{counts['snapshot_installs']}, configuration changes {counts['configuration_changes']}, REPAIR entries "
-            f"{counts['repair_entered']} and exits {counts['repair_exits']}, faults: {strokes}, {packets}; "
-            f"violations {self.violations}"
+            f"{counts['repair_entered']} and exits {counts['repair_exits']}, damaged entries found by scrubbing "
+            f"{counts['damage_scrubbed']}, faults: {strokes}, {packets}; violations {self.violations}"
         )
         return line + (f"; INVALID, for lack of {', '.join(self.missing)}" if self.missing else "")
 

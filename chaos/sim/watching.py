@@ -10,7 +10,7 @@ from quorumlog.node.broker.broker import Broker
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.interface import WriteBatch
-from quorumlog.raft import Message
+from quorumlog.raft import LogIndex, Message
 
 if TYPE_CHECKING:
     from quorumlog.chaos.sim.node import SimNode
@@ -62,6 +62,15 @@ class WatchedBroker(Broker):
 
         # At this very moment a message leaves the replica: what it promises must be on the disk by now.
         self.multi._send = said
+
+        note = self.scrubbing._note
+
+        def noted(replica: Replica, damaged: Sequence[LogIndex]) -> None:
+            before = self.scrubbing.found
+            note(replica, damaged)
+            node.world.count("damage_scrubbed", self.scrubbing.found - before)
+
+        self.scrubbing._note = noted  # type: ignore[method-assign]  # as above, to hear of it
 
     def on_applied(self, replica: Replica, header: EntryHeader, value: object) -> None:
         """See Watcher."""

@@ -59,6 +59,8 @@ class Pace:
     heartbeat_ticks: int = 2
     retention_check_seconds: float = 5.0
     produce_timeout_seconds: float = 30.0
+    scrub_bytes_per_second: float = 8 << 20
+    scrub_period_seconds: float = 86_400.0
 
 
 class Told(NamedTuple):

@@ -217,6 +217,9 @@ def _node_json(node: NodeStatus) -> dict[str, object]:
             "syncs": storage.syncs,
             "synced_bytes": storage.synced_bytes,
             "uptime_seconds": storage.uptime_seconds,
+            "scrubbed_seconds_ago": storage.scrubbed_seconds_ago,
+            "damage_found": storage.damage_found,
+            "entries_mended": storage.entries_mended,
         },
         "replicas": [
             {
@@ -237,6 +240,7 @@ def _node_json(node: NodeStatus) -> dict[str, object]:
                 "learners": list(replica.learners),
                 "outgoing": list(replica.outgoing),
                 "wanted": list(replica.wanted),
+                "damaged_entries": replica.damaged_entries,
             }
             for replica in node.replicas
         ],

@@ -31,6 +31,7 @@ from quorumlog.node.broker.produce import ProduceGate, ProducePath
 from quorumlog.node.broker.reading import ColdReader, PartitionReader
 from quorumlog.node.broker.recovery import Recovery
 from quorumlog.node.broker.retention import Retention
+from quorumlog.node.broker.scrubbing import Scrubbing
 from quorumlog.node.broker.snapshots import Snapshots
 from quorumlog.node.broker.status import StatusPath
 from quorumlog.node.broker.subscribe import SubscribePath
@@ -218,6 +219,13 @@ class Broker(ReplicaHooks):
         )
         self.balance = LeaderBalance(multi=self.multi, catalogue=self.catalogue, liveness=self.liveness)
         self.mending = Mending(multi=self.multi, outbox=self.outbox, liveness=self.liveness)
+        self.scrubbing = Scrubbing(
+            multi=self.multi,
+            cold=cold_reader,
+            clock=clock,
+            bytes_per_second=config.scrub_bytes_per_second,
+            period_seconds=config.scrub_period_seconds,
+        )
         self.recovery = Recovery(directory=self.directory, multi=self.multi, hosting=self.hosting, clock=clock)
         self.movements = Movements(multi=self.multi, catalogue=self.catalogue, cluster=self.cluster)
         self.claims = StartClaims(
@@ -231,6 +239,7 @@ class Broker(ReplicaHooks):
             liveness=self.liveness,
             retention=self.retention,
             gate=self.gate,
+            mending=self.mending,
         )
         self.reporting = StatusPath(
             opened=opened,
@@ -242,6 +251,9 @@ class Broker(ReplicaHooks):
             gate=self.gate,
             findings=self.findings,
             snapshots=self.snapshots,
+            scrubbing=self.scrubbing,
+            mending=self.mending,
+            clock=clock,
         )
 
     def start(self) -> None:
@@ -325,6 +337,7 @@ class Broker(ReplicaHooks):
         self.cluster.tick(now)
         self.multi.tick()
         self.hosting.renew()
+        self.scrubbing.tick(now)
         self.mending.tick(now)
         self.recovery.tick()
         self.snapshots.tick(now)

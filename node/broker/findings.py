@@ -12,6 +12,7 @@ from typing import Final
 
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.broker.mending import Mending
 from quorumlog.node.broker.placement_findings import placement_findings
 from quorumlog.node.broker.produce import ProduceGate
 from quorumlog.node.broker.retention import Held, Retention
@@ -23,6 +24,7 @@ from quorumlog.node.storage.opening import REPAIR_FIX
 from quorumlog.proto import client_pb2
 
 EXAMPLES_MAX: Final = 3
+CHECK_DISK: Final = "check the disk (dmesg, smartctl)"
 
 _SEVERITIES: Final = {
     Severity.INFO: client_pb2.INFO,
@@ -58,6 +60,7 @@ class Findings:
         liveness: Liveness,
         retention: Retention,
         gate: ProduceGate,
+        mending: Mending,
     ) -> None:
         self._opened = opened
         self._catalogue = catalogue
@@ -66,6 +69,7 @@ class Findings:
         self._liveness = liveness
         self._retention = retention
         self._gate = gate
+        self._mending = mending
         self._node_id = hosting.node_id
         self._me = f"node {hosting.node_id}"
 
@@ -80,12 +84,13 @@ class Findings:
             if finding.fix == REPAIR_FIX and not in_repair:
                 finding.severity = client_pb2.INFO
                 finding.message += "; it has everything again since"
-                finding.fix = "check the disk (dmesg, smartctl)"
+                finding.fix = CHECK_DISK
             yield finding
         if self._gate.disk_full is not None:
             yield _problem(self._me, self._gate.disk_full, "free disk space, or shorten the retention of topics")
         yield from self._forgotten()
         yield from self._stopped()
+        yield from self._damaged()
         silent = {
             node_id
             for node_id in self._catalogue.nodes
@@ -134,6 +139,34 @@ class Findings:
                 self._me,
                 f"{_count(len(stopped), 'replica has', 'replicas have')} stopped: {some(reasons)}",
                 "start the release that wrote the entry, or a newer one",
+            )
+
+    def _damaged(self) -> Iterator[client_pb2.Finding]:
+        damaged = [one for one in self._multi.replicas.values() if one.stopped is None and one.log.has_damage]
+        alone = [one for one in damaged if len(one.members) == 1]
+        if alone:
+            entries = _count(sum(len(one.log.damaged) for one in alone), "entry is", "entries are")
+            yield _problem(
+                self._me,
+                f"{entries} damaged of which no other node has a replica: {some(_names(alone))}",
+                f"{CHECK_DISK}; quorumlog cluster reassign gives a topic more replicas",
+            )
+        elsewhere = [one for one in damaged if len(one.members) > 1]
+        if elsewhere:
+            entries = _count(sum(len(one.log.damaged) for one in elsewhere), "entry is", "entries are")
+            yield client_pb2.Finding(
+                severity=client_pb2.WARNING,
+                subject=self._me,
+                message=f"{entries} damaged and being fetched from other replicas: {some(_names(elsewhere))}",
+                fix=CHECK_DISK,
+            )
+        elif self._mending.mended:
+            mended = _count(self._mending.mended, "damaged entry was", "damaged entries were")
+            yield client_pb2.Finding(
+                severity=client_pb2.INFO,
+                subject=self._me,
+                message=f"{mended} met since its start and replaced by what other replicas have",
+                fix=CHECK_DISK,
             )
 
     def _leaderless(self, guilty: set[int]) -> Iterator[client_pb2.Finding]:

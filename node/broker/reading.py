@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from quorumlog.node.broker.directory import Directory, Found
 from quorumlog.node.broker.limits import OPEN_LIMITS
 from quorumlog.node.errors import EntryDamaged, StorageCorrupt
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import HEADER_BYTES, decode_header
-from quorumlog.node.storage.group_read import ReadPlan
+from quorumlog.node.storage.group_read import ReadPlan, read_records
+from quorumlog.node.storage.interface import Storage
 from quorumlog.proto import client_pb2
 from quorumlog.proto.batch import to_wire
 from quorumlog.proto.compression import CodecUnavailable
@@ -30,11 +31,14 @@ fits into one message."""
 Done = Callable[[client_pb2.FetchedPartition], None]
 
 
-class ColdReader(Protocol):
-    """Executes read plans off the loop: threads in the server, virtual time in a simulator."""
+T = TypeVar("T")
 
-    def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
-        """Read, then call `done` from the driving thread."""
+
+class ColdReader(Protocol):
+    """Reads off the loop: threads in the server, virtual time in a simulator."""
+
+    def submit(self, read: Callable[[Storage], T], done: Callable[[T], None]) -> None:
+        """Call `read`, then `done` with what it gave from the driving thread. Whatever `read` raises ends the node."""
 
 
 class PartitionReader:
@@ -130,7 +134,7 @@ class PartitionReader:
             else:
                 done(_failed(wanted, make_error(client_pb2.NOT_YET_AVAILABLE, "the log was trimmed during the read")))
 
-        self._cold.submit(plan, on_read)
+        self._cold.submit(partial(_read_or_say, plan=plan), on_read)
 
     def _in_bounds(self, replica: Replica, wanted: client_pb2.FetchPartition) -> bool:
         """Whether the offset may be read or awaited now."""
@@ -209,6 +213,13 @@ class PartitionReader:
             done(_failed(wanted, self._directory.not_leader(found)))
             return
         self._directory.touch(replica)
+
+
+def _read_or_say(storage: Storage, plan: ReadPlan) -> Sequence[Entry] | StorageCorrupt:
+    try:
+        return read_records(storage, plan)
+    except StorageCorrupt as error:
+        return error
 
 
 def _divergence(

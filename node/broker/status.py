@@ -9,8 +9,11 @@ from quorumlog.node.broker.directory import Directory
 from quorumlog.node.broker.findings import Findings, has_forgotten
 from quorumlog.node.broker.hosting import Hosting
 from quorumlog.node.broker.liveness import Liveness
+from quorumlog.node.broker.mending import Mending
 from quorumlog.node.broker.produce import ProduceGate
+from quorumlog.node.broker.scrubbing import Scrubbing
 from quorumlog.node.broker.snapshots import Snapshots
+from quorumlog.node.clock import Clock
 from quorumlog.node.metadata import reassigning
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, CLUSTER_TOPIC
 from quorumlog.node.replica.multi_raft import MultiRaft
@@ -34,6 +37,9 @@ class StatusPath:
         gate: ProduceGate,
         findings: Findings,
         snapshots: Snapshots,
+        scrubbing: Scrubbing,
+        mending: Mending,
+        clock: Clock,
     ) -> None:
         self._opened = opened
         self._directory = directory
@@ -44,6 +50,9 @@ class StatusPath:
         self._gate = gate
         self._findings = findings
         self._snapshots = snapshots
+        self._scrubbing = scrubbing
+        self._mending = mending
+        self._clock = clock
 
     def status(self, speaking: Collection[int] = ()) -> client_pb2.StatusResponse:
         """The state of this node as a whole; `speaking` as in `Findings.look`."""
@@ -72,6 +81,10 @@ class StatusPath:
             )
         response.storage.size_bytes = self._opened.storage.size_bytes()
         response.storage.syncs = self._opened.storage.syncs
+        if self._scrubbing.last_pass is not None:
+            response.storage.scrubbed_seconds_ago = self._clock.now() - self._scrubbing.last_pass.ended_at
+        response.storage.damage_found = self._scrubbing.found
+        response.storage.entries_mended = self._mending.mended
         return response
 
     def _state(self) -> str:
@@ -127,6 +140,7 @@ class StatusPath:
             learners=replica.configuration.learners,
             outgoing=replica.configuration.outgoing,
             wanted=self._wanted(replica.group_id),
+            damaged_entries=len(replica.log.damaged),
         )
         if replica.partition is not None:
             status.log_start_offset = replica.partition.log_start_offset

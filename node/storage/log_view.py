@@ -8,6 +8,7 @@ consumers, which the node reads elsewhere: `plan_read` here, `group_read.read_re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 from weakref import ReferenceType
 
@@ -32,6 +33,19 @@ from quorumlog.proto import internal_pb2
 from quorumlog.raft.types import Entry, LogIndex, Term
 
 TAIL_BYTES_MAX_DEFAULT: Final = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlan:
+    """A look at stored entries, made on the loop and executed in a thread; both indexes inclusive."""
+
+    group_id: int
+    first_index: LogIndex
+    last_index: LogIndex
+    unsound: frozenset[LogIndex]
+    """Damage that is known of, or mended in a batch that may not be written yet: seeing it again is no news."""
+    cuts: int
+    """How often the log had dropped entries when the plan was made."""
 
 
 class LogView:
@@ -254,7 +268,16 @@ class LogView:
         first, last = self._prefix.next_index, self._end.next_index - 1
         return ReadPlan(self.group_id, first, last, offset, limit_offset, size_bytes_max, self._cuts)
 
-    def still_holds(self, plan: ReadPlan) -> bool:
+    def plan_check(self, first: LogIndex, last: LogIndex) -> LogPlan:
+        """A look in a thread at the entries from `first` to `last`, both inclusive, as far as the log has them.
+
+        To be made when everything appended is written.
+        """
+        first, last = max(first, self.first_index()), min(last, self.last_index())
+        unsound = frozenset(LogIndex(index) for index in (*self._damaged, *self._mended))
+        return LogPlan(self.group_id, first, last, unsound, self._cuts)
+
+    def still_holds(self, plan: ReadPlan | LogPlan) -> bool:
         """Whether what the plan may read was retained until now."""
         return self._cuts == plan.cuts
 

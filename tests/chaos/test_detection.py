@@ -12,6 +12,7 @@ from quorumlog.chaos.sim.failures import Verdict
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.seeds import Job, perform
 from quorumlog.chaos.sim.tally import Outcome
+from quorumlog.node.broker.scrubbing import Scrubbing
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.partition import PartitionMachine
 from quorumlog.node.replica.replica import Replica
@@ -98,3 +99,10 @@ def test_a_quorum_that_does_nothing_does_not_converge(monkeypatch: pytest.Monkey
         outcome for seed in range(1, 9) if (outcome := perform(Job(seed, 3, 10.0))).verdict is Verdict.LIVENESS
     )
     assert "within 3 s" in outcome.message
+
+
+def test_a_scrubber_that_keeps_to_itself_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scrubbing, "_note", lambda self, replica, damaged: None)
+    outcome = first_failure()
+    assert outcome.verdict is Verdict.CORRECTNESS
+    assert "and nobody knows" in outcome.message

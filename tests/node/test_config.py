@@ -42,6 +42,14 @@ def test_whole_seconds_are_seconds(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD + "stop_timeout_seconds = 3").stop_timeout_seconds == 3.0
 
 
+def test_scrubbing_has_a_rate_a_period_and_an_end(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert (config.scrub_bytes_per_second, config.scrub_period_seconds) == (8 << 20, 86_400.0)
+    config = load(tmp_path, GOOD + "scrub_bytes_per_second = 1_000_000\nscrub_period_seconds = 3600")
+    assert (config.scrub_bytes_per_second, config.scrub_period_seconds) == (1e6, 3600.0)
+    assert load(tmp_path, GOOD + "scrub_bytes_per_second = 0").scrub_bytes_per_second == 0
+
+
 def test_a_cluster_id_is_taken_with_or_without_hyphens(tmp_path: Path) -> None:
     with_hyphens = load(tmp_path, GOOD + 'cluster_id = "00112233-4455-6677-8899-aabbccddeeff"')
     assert with_hyphens.cluster_id_bytes == bytes.fromhex("00112233445566778899aabbccddeeff")
@@ -68,6 +76,9 @@ def test_a_setting_that_is_missing_is_named(tmp_path: Path, missing: str) -> Non
         ("retention_check_seconds = inf", "retention_check_seconds = inf is not between"),
         ("stop_timeout_seconds = -0.5", "stop_timeout_seconds = -0.5 is not between"),
         ("disk_free_bytes_min = -1", "disk_free_bytes_min = -1 is negative: use 0"),
+        ("scrub_bytes_per_second = -1", "neither between 1e3 and 1e12 nor 0, which turns it off"),
+        ("scrub_bytes_per_second = nan", "scrub_bytes_per_second = nan is neither"),
+        ("scrub_period_seconds = 0", "scrub_period_seconds = 0.0 is not between"),
         ("moving_groups_max = 0", "moving_groups_max = 0 would let nothing heal"),
         ("heartbeat_ticks = 6", "heartbeat_ticks = 6 and election_ticks = 10 contradict each other"),
         ("heartbeat_ticks = 0", "heartbeat_ticks = 0"),

@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from quorumlog.node.broker.broker import Broker
 from quorumlog.node.clock import ManualClock
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.coordination.view import CoordinationView, NoCoordination
-from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.metadata import decisions
 from quorumlog.node.storage.database import MemoryDatabase
-from quorumlog.node.storage.group_read import ReadPlan, read_records
 from quorumlog.node.storage.identity import Founder, Founding, save_identity
-from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.memory_files import MemoryFileSystem
 from quorumlog.node.storage.opening import open_node
 from quorumlog.node.timers import Timers
@@ -23,15 +22,19 @@ from quorumlog.proto import client_pb2 as pb
 from quorumlog.proto import internal_pb2
 from quorumlog.proto.batch import encode_columns, header_for, seal
 from quorumlog.proto.compression import deflate
-from quorumlog.raft import Entry, NodeId
+from quorumlog.raft import NodeId
 
 NODE = NodeId(1)
 
+T = TypeVar("T")
+
 
 class LoneBroker:
-    """Node 1 of one. `settle` runs it until nothing is left to do now; `pass_time` lets its timers come due."""
+    """Node 1 of one. `settle` runs it until nothing is left to do now; `pass_time` lets its timers come due. `settings`
+    are those of its configuration.
+    """
 
-    def __init__(self, coordination: CoordinationView | None = None) -> None:
+    def __init__(self, coordination: CoordinationView | None = None, **settings: Any) -> None:
         rng = random.Random(5)
         files = MemoryFileSystem()
         database = MemoryDatabase(files, rng.randbytes)
@@ -54,7 +57,7 @@ class LoneBroker:
         self._dones: list[Callable[[], None]] = []
         self.cold_reads = ColdReads(self)
         self.broker = Broker(
-            config=NodeConfig(NODE, Path("/none"), "node1:7070", "node1:7170"),
+            config=NodeConfig(NODE, Path("/none"), "node1:7070", "node1:7170", **settings),
             opened=opened,
             founding=founding,
             descriptor=descriptor,
@@ -138,24 +141,21 @@ class ColdReads:
         self._waiting: list[Callable[[], None]] = []
         self.held = False
 
-    def submit(self, plan: ReadPlan, done: Callable[[Sequence[Entry] | StorageCorrupt], None]) -> None:
-        def read() -> None:
-            try:
-                done(read_records(self._owner.storage, plan))
-            except StorageCorrupt as corrupt:
-                done(corrupt)
+    def submit(self, read: Callable[[Storage], T], done: Callable[[T], None]) -> None:
+        def work() -> None:
+            done(read(self._owner.storage))
 
         if self.held:
-            self._waiting.append(read)
+            self._waiting.append(work)
         else:
-            self._owner.later(read)
+            self._owner.later(work)
 
     def release(self) -> None:
         """Let those that were held come to their turn."""
         self.held = False
         waiting, self._waiting = self._waiting, []
-        for read in waiting:
-            self._owner.later(read)
+        for work in waiting:
+            self._owner.later(work)
 
 
 def batch(
