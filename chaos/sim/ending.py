@@ -57,7 +57,7 @@ class Ending:
         found = [replica for replica in held if replica is not None]
         members = {node_id for replica in found if replica.leads for node_id in replica.members}
         strangers = [replica.node_id for replica in found if members and replica.node_id not in members]
-        dead = any(node.dead for node in self.world.nodes.values())
+        dead = any(self.world.nodes[node_id].dead for node_id in self.catalogue.nodes)
         self._require(dead or not strangers, f"nodes {strangers} keep group {group_id}, which has settled without them")
         return [replica for replica in found if replica.node_id not in strangers]
 

@@ -35,6 +35,8 @@ class Field:
         self.replicas = replicas
         self.replace_member = replace_member
         self.over = False
+        self.leaving: set[int] = set()
+        """Nodes that are being taken out for good."""
 
     def nodes(self) -> list[SimNode]:
         """All nodes, by number."""

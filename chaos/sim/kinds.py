@@ -54,5 +54,6 @@ KINDS: Final[dict[str, Kind]] = {
     "reassign": Kind(4, operators.reassign),
     "drain": Kind(2, operators.drain),
     "add_node": Kind(2, operators.add_node),
+    "remove_node": Kind(2, operators.remove_node),
     "replace_member": Kind(3, operators.replace_member),
 }

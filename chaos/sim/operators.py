@@ -12,6 +12,10 @@ from quorumlog.node.broker.broker import Broker
 from quorumlog.proto import client_pb2 as pb
 
 NODES_MAX: Final = 8
+NODES_MIN: Final = 3
+
+GOING_SECONDS: Final = 40.0
+"""What has not become empty by then stays."""
 
 
 def transfer(field: Field, rng: random.Random) -> bool:
@@ -87,7 +91,7 @@ def drain(field: Field, rng: random.Random) -> bool:
 
 def add_node(field: Field, rng: random.Random) -> bool:
     """A node more comes, and is taken in."""
-    if len(field.nodes()) >= NODES_MAX:
+    if sum(not node.dead for node in field.nodes()) >= NODES_MAX:
         return False
     node = field.world.add_node()
     field.tell(f"node {node.node_id} comes and waits")
@@ -102,6 +106,48 @@ def add_node(field: Field, rng: random.Random) -> bool:
         field.world.after(2.0, ask)
 
     ask()
+    return True
+
+
+def remove_node(field: Field, rng: random.Random) -> bool:
+    """A node is emptied, taken out for good, and switched off a while later: until then it may disturb the others."""
+    staying = [node for node in field.nodes() if not node.dead and node.node_id not in field.leaving]
+    if len(staying) <= NODES_MIN:
+        return False
+    node = rng.choice(staying)
+    node_id, who, world = node.node_id, f"node {node.node_id}", field.world
+    drained = pb.DrainNodeRequest(node_id=node_id)
+    again = pb.DrainNodeRequest(node_id=node_id, end=True)
+    removed = pb.RemoveNodeRequest(node_id=node_id)
+    if not _ask(field, f"{who} is to go", lambda broker, reply: broker.members.drain_node(drained, reply)):
+        return False
+    field.leaving.add(node_id)
+    until = world.clock.now() + GOING_SECONDS
+    lingers = rng.uniform(0.0, 10.0)
+
+    def switch_off() -> None:
+        node.dead = True
+        if node.opened is not None:
+            node.crash()
+        field.leaving.discard(node_id)
+
+    def go_on() -> None:
+        deciders = [other.broker for other in field.nodes() if other.broker is not None and not other.paused]
+        decider = next((broker for broker in deciders if broker.cluster.takes_requests), None)
+        if decider is not None and node_id not in decider.catalogue.nodes:
+            world.tell(f"{who} is out")
+            world.count("nodes_removed")
+            world.after(lingers, switch_off)
+        elif decider is not None and (field.over or world.clock.now() >= until):
+            # Nobody asks for its removal any more; whatever was asked before is decided by the time this is.
+            _ask(field, f"{who} stays", lambda broker, reply: broker.members.drain_node(again, reply))
+            field.leaving.discard(node_id)
+        else:
+            if decider is not None:
+                _ask(field, f"{who} is to be removed", lambda broker, reply: broker.members.remove_node(removed, reply))
+            world.after(2.0, go_on)
+
+    world.after(2.0, go_on)
     return True
 
 

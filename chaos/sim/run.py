@@ -150,7 +150,7 @@ class Run:
     def _choose_dead(self) -> list[int]:
         """Nodes without which every group still has a majority of replicas that have lost nothing."""
         world, rng = self.world, self.swarm.rng
-        alive = sorted(world.nodes)
+        alive = sorted(node_id for node_id, node in world.nodes.items() if not node.dead)
         dead: list[int] = []
         wanted = rng.randint(0, (len(alive) - 1) // 2)
         for node_id in rng.sample(alive, len(alive)):
@@ -162,6 +162,7 @@ class Run:
 
     def converge(self) -> None:
         """The phase of liveness: wait until everything has settled, and look at the outcome."""
+        self._wait(lambda: not self.field.leaving, "a node that was to go neither goes nor stays")
         self._wait(lambda: self.load.settled, "producers do not get their outcomes")
         self._wait(self._consumed, "the groups do not catch up")
         self._wait(self._all_members, "a node is not taken in")

@@ -19,7 +19,14 @@ ACKS_PER_SECOND_MIN: Final = 2.0
 ALWAYS: Final = ("packets_lost", "packets_doubled", "packets_held_back", "packets_cut", "exits")
 """Faults that are no strokes."""
 
-MUST_HAPPEN: Final = ("elections", "snapshot_installs", "repair_entered", "repair_exits", "damage_scrubbed")
+MUST_HAPPEN: Final = (
+    "elections",
+    "snapshot_installs",
+    "repair_entered",
+    "repair_exits",
+    "damage_scrubbed",
+    "nodes_removed",
+)
 
 
 @dataclass(slots=True)
