@@ -100,10 +100,13 @@ class Atlas:
                 self.world.tell(f"node {node_id} is whole again")
 
     def configurations(self) -> Iterator[Configuration]:
-        """Every configuration that any running replica goes by."""
-        for broker in self.world.brokers().values():
-            for replica in broker.multi.replicas.values():
-                yield replica.raft.configuration
+        """Every configuration that any replica goes by, or went by when its process ended."""
+        for node in self.world.nodes.values():
+            if node.broker is not None:
+                for replica in node.broker.multi.replicas.values():
+                    yield replica.raft.configuration
+            else:
+                yield from node.configurations
 
     def is_quorum(self, nodes: Collection[int]) -> bool:
         """Whether these nodes, without those that are hurt, are a majority of all voters of every group."""

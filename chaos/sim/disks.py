@@ -155,6 +155,7 @@ def _lose(field: Field, rng: random.Random, what: str, lose: object) -> bool:
     field.atlas.hurt_now(node)
     node.crash()
     field.tell(f"{what} of node {node.node_id} is lost")
+    node.robbed = True
     lose(node)
     field.world.start_later(node, rng.uniform(0.1, 3.0))
     return True

@@ -13,6 +13,8 @@ from quorumlog.chaos.sim.swarm import PARTITIONS
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID, Partition, Topic
 from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage.interface import Family
+from quorumlog.node.storage.keys import NODE_WIDE, group_of_key
 
 UNANSWERED_SECONDS = 10.0
 """Longer than any answer takes in a cluster that is well."""
@@ -33,6 +35,7 @@ class Ending:
         """Check everything."""
         self.invariants.check()
         self._check_replicas()
+        self._check_rows()
         sequences: dict[bytes, int] = {}
         for name in PARTITIONS:
             topic = self.catalogue.topic(name)
@@ -81,6 +84,14 @@ class Ending:
             states = {(replica.raft.applied, replica.machine.snapshot()) for replica in replicas}
             self._require(len(states) == 1, f"the replicas of group {group_id} differ")
         self._group_id = 0
+
+    def _check_rows(self) -> None:
+        """No database holds anything of a group that has no replica there."""
+        for node_id, broker in self.world.brokers().items():
+            storage = self.world.nodes[node_id].storage
+            held = {group_of_key(key) for family in Family for key in storage.keys(family)}
+            strays = sorted(held - broker.multi.replicas.keys() - {NODE_WIDE})
+            self._require(not strays, f"node {node_id} has rows of groups {strays}, and no replica of them")
 
     # ------------------------------------------------------------------------------------------------ records
 

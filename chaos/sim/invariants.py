@@ -10,7 +10,11 @@ promises                whatever leaves a node - a vote, an acknowledgement, a t
 monotone                terms and commit indexes within a process, matches within a session of a peer
 serial changes          no configuration is appended before the one before it is committed
 equal state             replicas that have applied the same have the same state
+up to date              who says that it may decide has applied everything that was committed before its term
+matches                 what a leader takes for matched stands on the disk of the peer whose session it counts
+whole logs              the entries on a disk are those from the log's first to its last, and no others
 repair                  who leaves REPAIR has everything that was committed when it came back
+power                   what a node is in its cluster, and that it has forgotten nothing, outlives its power going
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from quorumlog.chaos.sim.disk_checks import Folders, check_log, check_match
 from quorumlog.chaos.sim.failures import Violation
 from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.shadow import Did, GroupShadow, Step, kind_of
@@ -31,6 +36,7 @@ from quorumlog.node.replica.machine import CommandMachine
 from quorumlog.node.replica.partition import Trimmed
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import EntryHeader
+from quorumlog.node.storage.opened import Opened
 from quorumlog.raft import Configuration, EntryKind, LogIndex, Message, MessageType, NodeId
 
 DIGEST_EVERY: Final = 8
@@ -64,6 +70,8 @@ class Invariants(Watcher):
         self._matches: dict[tuple[int, int, int], tuple[tuple[int, ...], int]] = {}
         self._committed_at_start: dict[int, dict[int, int]] = {}
         self._in_repair: set[tuple[int, int]] = set()
+        self._to_apply: dict[tuple[int, int], int] = {}
+        self._folders = Folders()
         self._changed: dict[int, set[int]] = defaultdict(set)
         self._turns = 0
         world.watchers.append(self)
@@ -77,6 +85,7 @@ class Invariants(Watcher):
         """One leader per group and term, and it has all that was committed before its term."""
         group_id, raft = replica.group_id, replica.raft
         self._changed[node_id].add(group_id)
+        self._to_apply.pop((node_id, group_id), None)
         if not replica.leads:
             self.world.tell(f"node {node_id} leads no more", group_id)
             return
@@ -88,6 +97,7 @@ class Invariants(Watcher):
         for term, index in reversed(self._committed_in[group_id]):
             if term < raft.term:
                 self._must_hold(node_id, replica, index)
+                self._to_apply[node_id, group_id] = index
                 break
 
     def _must_hold(self, node_id: int, replica: Replica, index: int) -> None:
@@ -165,10 +175,18 @@ class Invariants(Watcher):
 
     # ------------------------------------------------------------------------------------------------ repair
 
+    def on_opened(self, node: SimNode, opened: Opened) -> None:
+        """See Folders."""
+        self._folders.check(node, opened)
+
     def on_started(self, node: SimNode) -> None:
         """Remember what was committed when a process began: what it may have promised before is in that."""
         self._committed_at_start[node.node_id] = dict(self.upto)
         assert node.broker is not None
+        assert node.opened is not None
+        self._folders.remember(node, node.opened)
+        for group_id in node.storage.shadow.visible:
+            check_log(node, group_id)
         for group_id, replica in node.broker.multi.replicas.items():
             if not replica.counting:
                 self._in_repair.add((node.node_id, group_id))
@@ -324,6 +342,7 @@ class Invariants(Watcher):
         self._turns += 1
         look = self._turns % LOOK_EVERY == 0
         for group_id in changed:
+            check_log(node, group_id)
             replica = broker.multi.replicas.get(group_id)
             if replica is None:
                 continue
@@ -336,6 +355,11 @@ class Invariants(Watcher):
                 what = f"commit index and term fall from {before[1:]} to {now[1:]}"
                 self._fail(group_id, f"node {node.node_id}: {what}")
             self._seen[key] = now
+            if key in self._to_apply and replica.ready_to_decide:
+                index = self._to_apply.pop(key)
+                if raft.applied < index:
+                    what = f"decides in term {raft.term} with {raft.applied} applied, and {index} was committed before"
+                    self._fail(group_id, f"node {node.node_id} {what}")
             if look:
                 self._look(node, replica)
         changed.clear()
@@ -361,6 +385,8 @@ class Invariants(Watcher):
                 what = f"the match of node {peer} falls from {before[1]} to {progress.match_index} within a session"
                 self._fail(replica.group_id, f"node {node.node_id}: {what}")
             self._matches[key] = epoch, progress.match_index
+            if progress.counting:
+                check_match(node, replica, self.world.nodes[peer], progress.match_index)
 
     def check(self) -> None:
         """Look at every replica of every node."""

@@ -27,7 +27,7 @@ from quorumlog.node.storage.votes import VOTES_NAME
 from quorumlog.node.storage.watermark import WatermarkPacer
 from quorumlog.node.timers import Timers
 from quorumlog.proto import internal_pb2
-from quorumlog.raft import NodeId
+from quorumlog.raft import Configuration, NodeId
 
 if TYPE_CHECKING:
     from quorumlog.chaos.sim.world import World
@@ -76,6 +76,10 @@ class SimNode:
         """Until the supervisor starts the process again, where it is not as long as elsewhere."""
         self.dead = False
         """Never to be started again."""
+        self.robbed = False
+        """Something that was durable has been taken from the disk since the data folder was opened last."""
+        self.configurations: list[Configuration] = []
+        """What the replicas of the last process went by when it ended."""
         self.calls: list[Losable] = []
         self.streams: list[Losable] = []
         self.votes_durable: dict[int, tuple[int, int]] = {}
@@ -93,6 +97,8 @@ class SimNode:
     def lose_disk(self) -> None:
         """Begin with an empty disk."""
         assert self.broker is None, "a disk is lost under a process that is gone"
+        self.robbed = True
+        self.configurations = []
         self.files = MemoryFileSystem()
         self.database = MemoryDatabase(self.files, self.world.rng.randbytes, self._make_storage)
 
@@ -146,6 +152,9 @@ class SimNode:
         assert self.broker is None
         try:
             self.opened = open_node(self.files, self.database, NodeId(self.node_id), world.rng.randbytes)
+            for watcher in world.watchers:
+                watcher.on_opened(self, self.opened)
+            self.robbed = False
             identity = self._identify(self.opened.identity)
         except StorageFailed as error:
             self.exit(str(error))
@@ -238,7 +247,7 @@ class SimNode:
         self.world.on_exit(self)
 
     def _end(self, what: str) -> None:
-        self.broker = None
+        self._leave()
         self.opened = None
         storage = self.database.storage
         keep = self.world.rng.randint(0, storage.unsynced_batches()) if storage is not None else 0
@@ -254,11 +263,16 @@ class SimNode:
         assert self.opened is not None
         self.broker.fold_all()
         self.broker.pump()
-        self.broker = None
+        self._leave()
         self.opened.close()
         self.opened = None
         self.world.tell(f"node {self.node_id} stops")
         self._say_gone()
+
+    def _leave(self) -> None:
+        if self.broker is not None:
+            self.configurations = [replica.raft.configuration for replica in self.broker.multi.replicas.values()]
+        self.broker = None
 
     def _say_gone(self) -> None:
         for calls in (self.calls, self.streams):

@@ -120,8 +120,23 @@ class Run:
         """The phase of safety: everybody works, and everything fails."""
         self.world.faults = self.swarm.faults
         self.load.begin()
+        if self.swarm.fold_seconds:
+            self._fold_later(random.Random(self.swarm.rng.getrandbits(64)))
         schedule.begin(self.field, self.schedule)
         self.world.run(self.swarm.seconds)
+
+    def _fold_later(self, rng: random.Random) -> None:
+        """Have nodes fold now and then, as they do once enough is written: what is folded may be dropped from logs, and
+        who lacks it is sent a snapshot.
+        """
+
+        def fold() -> None:
+            node = self.field.running(rng)
+            if node is not None and node.broker is not None and not node.storage.refusing:
+                node.enter(node.broker.fold_all)
+            self._fold_later(rng)
+
+        self.field.later(rng.expovariate(1.0 / self.swarm.fold_seconds), fold)
 
     def heal(self) -> None:
         """A quorum is healed, the network is perfect, and everybody else stays dead."""

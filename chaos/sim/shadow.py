@@ -61,21 +61,28 @@ class GroupShadow:
         """Whether the entry is here, or was and is part of what the log begins behind."""
         return index < self.first or self.terms.get(index) == term
 
+    @property
+    def gapless(self) -> bool:
+        """Whether the entries here are those from the first to the last, and no others, as far as their number and the
+        two ends tell.
+        """
+        terms, first, last = self.terms, self.first, self.last
+        return len(terms) == last - first + 1 and (not terms or (first in terms and last in terms))
+
     def take(self, step: Step) -> None:
         """Carry a step out."""
         if step.what is Did.PUT:
             self.terms[step.one] = step.two
             self.last = max(self.last, step.one)
         elif step.what is Did.CUT:
-            if step.two <= self.first:
-                return  # a prefix, and the new beginning is known already
-            for index in range(max(step.one, self.first), min(step.two, self.last + 1)):
-                self.terms.pop(index, None)
-            if step.two > self.last:
+            if step.two > self.last + 1:
+                self.terms = {index: term for index, term in self.terms.items() if index < step.one}
+            else:
+                for index in range(step.one, step.two):
+                    self.terms.pop(index, None)
+            if step.two > max(self.last, self.first):  # else it is a prefix, and the new beginning is known already
                 self.last = min(self.last, step.one - 1)
         elif step.what is Did.BEGIN:
-            for index in range(self.first, min(step.one, self.last + 1)):
-                self.terms.pop(index, None)
             self.first = step.one
             self.last = max(self.last, step.one - 1)
         elif step.what is Did.HARD:
@@ -146,7 +153,11 @@ def steps_of(changes: Sequence[Change]) -> list[Step]:
                     steps.append(Step(Did.HARD, group_id, state.term, state.vote))
                 elif row == MetaRow.PREFIX:
                     steps.append(Step(Did.BEGIN, group_id, *_PREFIX_INDEX.unpack_from(value)))
-            elif kind is ChangeKind.DELETE_RANGE and len(key) < 10:
+            elif kind is ChangeKind.DELETE:
+                group_id, row = group_and_row_of_meta_key(key)
+                if row == MetaRow.PREFIX:
+                    steps.append(Step(Did.BEGIN, group_id, 1))
+            elif len(key) < 10:
                 steps.append(Step(Did.GONE, int.from_bytes(key[1:9], "big")))
     return steps
 

@@ -42,6 +42,8 @@ class Swarm:
     handler_seconds: float = field(init=False)
     producers: int = field(init=False)
     lying_plane: bool = field(init=False)
+    fold_seconds: float = field(init=False)
+    """Between two folds of all groups of a node, on average; 0 where only what was written decides."""
     kinds_share: float = field(init=False)
     """Of the kinds of faults there are, so many take part."""
     rng: random.Random = field(init=False)
@@ -76,3 +78,4 @@ class Swarm:
         self.producers = rng.choice([1, 2, 3])
         self.lying_plane = rng.random() < 0.2
         self.kinds_share = rng.choice([0.3, 0.6, 1.0])
+        self.fold_seconds = rng.choice([0.0, 1.0, 4.0])

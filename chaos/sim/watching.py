@@ -10,6 +10,7 @@ from quorumlog.node.broker.broker import Broker
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.entry import EntryHeader
 from quorumlog.node.storage.interface import WriteBatch
+from quorumlog.node.storage.opened import Opened
 from quorumlog.raft import LogIndex, Message
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Watcher:
 
     def on_write(self, node: SimNode, steps: Sequence[Step]) -> None:
         """A batch is being written to a node's database; its shadow does not show it yet."""
+
+    def on_opened(self, node: SimNode, opened: Opened) -> None:
+        """A data folder was opened, by a process that is a member or that waits."""
 
     def on_started(self, node: SimNode) -> None:
         """A process has opened its data folder and begun."""
