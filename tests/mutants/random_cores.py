@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from quorumlog.raft import Message
+from quorumlog.raft import LogIndex, Message, NotLeader, ProposalRefused
 from tests.mutants.searching import search
 from tests.raft.memory_shell import Shell
 from tests.raft.random_cluster import Frame, RandomCluster
+
+Action = tuple[Callable[[Shell], None], float]
 
 STEPS: Final = 3000
 
@@ -40,12 +42,16 @@ class LivelyCluster(RandomCluster):
         self.loss = self.rng.choice((0.0, 0.05))
         self.limits["election_ticks"] = 4
 
-    def run(self, steps: int) -> None:
-        actions: list[tuple[Callable[[Shell], None], float]] = [
+    def actions(self) -> list[Action]:
+        """What may happen next, and how likely it is."""
+        return [
             (self.deliver, 120), (self.work, 90), (self.sync, 40), (self.tick, 30), (self.propose, 5), (self.read, 8),
             (self.crash, 0.3), (self.change_links, 0.6), (self.transfer, 1), (self.slow_down, 1), (self.compact, 1),
             (self.snapshot, 1), (self.forget, self.damage),
         ]  # fmt: skip
+
+    def run(self, steps: int) -> None:
+        actions = self.actions()
         for action in self.rng.choices([one for one, _ in actions], [weight for _, weight in actions], k=steps):
             action(self.rng.choice(list(self.shells.values())))
             self.checks.watch()
@@ -86,8 +92,55 @@ class LivelyCluster(RandomCluster):
         return super().recover()
 
 
+class ChangingCluster(LivelyCluster):
+    """Its leaders are asked for other voters all the time, and so also when they have only just begun."""
+
+    def actions(self) -> list[Action]:
+        return [*super().actions(), (self.configure, 6), (self.place, 4), (self.delete, 2)]
+
+
+class InstallingCluster(LivelyCluster):
+    """Its disks are slow, its leaders are cut off and go on, and who meets the next one is sent a snapshot at once,
+    while what it wrote is still on its way to its disk.
+    """
+
+    def actions(self) -> list[Action]:
+        return [
+            (self.deliver, 160), (self.work, 90), (self.sync, 25), (self.tick, 25), (self.propose, 8),
+            (self.crash, 0.3), (self.compact, 1), (self.isolate, 2), (self.reunite, 2), (self.forget, self.damage),
+        ]  # fmt: skip
+
+    def isolate(self, _: Shell) -> None:
+        """A leader is cut off, and has much to write that nobody else will; the others elect another one."""
+        alone = self.leader()
+        if alone is None or self.cut:
+            return
+        self.slow = alone.node_id
+        self.cut = {link for one in self.nodes if one != self.slow for link in ((self.slow, one), (one, self.slow))}
+        for _written in range(self.rng.randrange(8)):
+            try:
+                alone.propose(b"alone")
+            except (NotLeader, ProposalRefused):
+                return
+            self.work(alone)
+
+    def reunite(self, _: Shell) -> None:
+        """Once there is another leader everybody hears everybody again, and leaders offer snapshots."""
+        if not any(one.node.is_leader and one.node_id != self.slow for one in self.shells.values()):
+            return
+        self.cut.clear()
+        for leader in [one for one in self.shells.values() if one.node.is_leader]:
+            first, last = max(leader.log.offset, 1), leader.node.applied
+            for peer in leader.node.configuration.replicas if first <= last else ():
+                if peer != leader.node_id:
+                    self.send_snapshot(leader, peer, LogIndex(self.rng.randint(first, last)))
+
+
+CLUSTERS: Final = (LivelyCluster, RandomCluster, ChangingCluster, InstallingCluster)
+
+
 def live_through(seed: int) -> None:
-    cluster = (RandomCluster if seed % 2 else LivelyCluster)(seed)
+    cluster = CLUSTERS[seed % len(CLUSTERS)](seed)
     cluster.run(STEPS)
     cluster.recover()
 

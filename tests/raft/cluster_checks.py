@@ -27,12 +27,14 @@ PRE_VOTES = (MessageType.PRE_VOTE, MessageType.PRE_VOTE_RESPONSE)
 class Checks:
     """Sees all disks and all messages, which no replica does.
 
-    `shells` are the replicas there are. A replica in repair has lost what its disk once held and keeps nobody's
+    `shells` are the replicas there are; `knows` tells whether one of them has heard of the present session of another
+    one. A replica in repair has lost what its disk once held and keeps nobody's
     promise; where the disks are counted it passes as a holder, and has to hold everything again when it counts.
     """
 
-    def __init__(self, shells: dict[int, Shell], founding: Configuration) -> None:
+    def __init__(self, shells: dict[int, Shell], founding: Configuration, knows: Callable[[int, int], bool]) -> None:
         self.shells = shells
+        self.knows = knows
         self.founding = founding
         self.leaders: dict[int, int] = {}
         self.votes: dict[tuple[int, int, int], int] = {}
@@ -42,6 +44,7 @@ class Checks:
         self.reads: dict[int, int] = {}
         self.commits_seen: dict[int, int] = {}
         self.matches_seen: dict[tuple[int, int], tuple[Term, int]] = {}
+        self.repaired: set[int] = set()
         self.lost: dict[int, dict[int, int]] = {}
         self.incarnations: dict[int, int] = {}
         self.reads_answered = 0
@@ -67,6 +70,7 @@ class Checks:
             self.commits_seen[node_id] = node.commit_index
             if node.is_leader:
                 self.watch_leader(node_id, shell)
+        self.repaired.clear()
 
     def watch_leader(self, node_id: int, shell: Shell) -> None:
         node = shell.node
@@ -83,7 +87,7 @@ class Checks:
                 term, match = self.matches_seen.get((node_id, peer), (node.term, 0))
                 stays = progress.match_index >= match or not progress.counting  # in repair it may have begun anew
                 assert term != node.term or stays, f"match of {peer} falls at {node_id}"
-                if (term, match) != (node.term, progress.match_index):
+                if (term, match) != (node.term, progress.match_index) or peer in self.repaired:
                     self.check_match(shell, peer, progress.match_index)
                 self.matches_seen[node_id, peer] = (node.term, progress.match_index)
                 assert progress.inflight_messages <= shell.config.inflight_messages_max
@@ -106,8 +110,10 @@ class Checks:
     def check_match(self, shell: Shell, peer: int, match: LogIndex) -> None:
         """What a leader takes for matched stands on the peer's disk, and stays there at least as long as it leads."""
         other = self.shells.get(peer)
-        if other is None or other.nonce or other.node.term > shell.node.term or match < other.disk.first_index():
+        if other is None or other.node.term > shell.node.term or match < other.disk.first_index():
             return
+        if other.nonce and not self.knows(shell.node_id, peer):
+            return  # it has forgotten something, and the leader has not heard of that yet
         term = shell.log.term(match)
         assert term is None or other.disk.holds(match, term), f"{shell.node_id} takes {match} for matched at {peer}"
 
@@ -116,6 +122,22 @@ class Checks:
         for index, entry in self.committed.items():
             if entry.term < node.term and index > shell.log.offset:
                 assert shell.log.holds(index, entry.term), f"leader {shell.node_id} of {node.term} lacks {index}"
+
+    def check_electable(self) -> None:
+        """Were the power to go everywhere now, nobody could be elected who lacks what is committed."""
+        index = self.last_committed
+        term = self.committed[index].term
+        lasts = {
+            NodeId(node_id): (shell.disk.term(shell.disk.last_index()) or Term(0), shell.disk.last_index())
+            for node_id, shell in self.shells.items()
+            if not shell.nonce
+        }
+        for node_id, last in lasts.items():
+            disk = self.shells[node_id].disk
+            known = [row.configuration for row in self.shells[node_id].disk_rows if row.index <= disk.last_index()]
+            voters = {one for one, its_last in lasts.items() if its_last <= last}
+            if not disk.holds(index, term) and node_id in (*known[-1].voters, *known[-1].outgoing):
+                assert not has_quorum(known[-1], voters), f"{voters} may elect {node_id}, which lacks entry {index}"
 
     def check_changes_are_serial(self, shell: Shell) -> None:
         """A leader has one change open at most."""
@@ -139,6 +161,9 @@ class Checks:
         for entry in ready.entries:
             before = shell.log.term(LogIndex(entry.index - 1))
             assert before is not None
+            if entry.kind is EntryKind.CONFIGURATION and (entry.index, entry.term) not in self.written:
+                proven = any(one.term == entry.term for one in self.committed.values())
+                assert proven, f"{entry.index} changes the group before anything of term {entry.term} is committed"
             known = self.written.setdefault((entry.index, entry.term), (entry.data, before))
             assert known == (entry.data, before), f"two entries {entry.index} of term {entry.term}"
         for one, later in pairwise(ready.configurations or ()):
@@ -153,6 +178,7 @@ class Checks:
         what others commit has been committed by a leader.
         """
         node = shell.node
+        new = False
         for place in range(max(self.commits_seen.get(shell.node_id, 0) + 1, node.first_index), index + 1):
             found = node.entries(LogIndex(place), 1)
             assert found is not None
@@ -160,9 +186,12 @@ class Checks:
             if node.is_leader and place > self.last_committed:
                 self.check_holders(entry, node.configuration)
                 self.commit(entry)
+                new = True
             assert self.committed.get(place) == entry, f"{shell.node_id} commits {place}, which no leader has"
             assert place < index or not node.is_leader or entry.term == node.term, f"{place} of {entry.term} is counted"
         self.commits_seen[shell.node_id] = index
+        if new:
+            self.check_electable()
 
     def check_holders(self, entry: Entry, configuration: Configuration) -> None:
         holders = [
@@ -195,6 +224,7 @@ class Checks:
     def check_repaired(self, node_id: int) -> None:
         """A replica that counts again holds everything committed that it had lost: that had rested on its promise."""
         self.repairs += 1
+        self.repaired.add(node_id)
         disk = self.shells[node_id].disk
         for index, term in self.lost.pop(node_id, {}).items():
             known = self.committed.get(index)

@@ -90,7 +90,7 @@ class RandomCluster:
         self.shells: dict[int, Shell] = {}
         self.disks_of_before: dict[int, deque[Disk]] = {}
         founding = configuration(*range(1, size + 1))
-        self.checks = Checks(self.shells, founding)
+        self.checks = Checks(self.shells, founding, self.knows)
         for node_id in founding.voters:
             self.make(node_id, founding)
 
@@ -165,6 +165,10 @@ class RandomCluster:
             self.heard[to, sender] = session
             self.reset_peer(to, sender)
         return session >= heard
+
+    def knows(self, node_id: int, peer: int) -> bool:
+        """Whether a node has heard of the present session of another one."""
+        return self.strict_sessions or self.heard.get((node_id, peer), 0) == self.sessions[peer]
 
     def reset_peer(self, node_id: int, peer: int) -> None:
         self.shells[node_id].node.reset_peer(NodeId(peer))
