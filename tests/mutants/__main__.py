@@ -120,8 +120,7 @@ def _tell(mutant: Mutant, findings: list[Finding] | DoesNotApply) -> bool:
         print(f"| {mutant.bug_class} | {mutant.name} | DOES NOT APPLY: {findings} | |", flush=True)
         return False
     killers = [one for one in findings if one.killed]
-    simulated = mutant.bug_class in SIMULATED and not GENERAL.isdisjoint(mutant.detectors)
-    dead = any(one.detector in GENERAL or not simulated for one in killers)
+    dead = any(one.detector in GENERAL or mutant.bug_class not in SIMULATED for one in killers)
     by = ", ".join(f"{one.detector} ({one.seconds:.0f} s)" for one in killers)
     unsure = ", ".join(f"{one.detector} cannot tell" for one in findings if one.killed is None)
     row = "; ".join(part for part in (by if dead else f"**SURVIVED** {by}".strip(), unsure) if part)
