@@ -1,4 +1,4 @@
-"""What clients do in a run: they send, read in groups and commit, all the time."""
+"""What clients do in a run: they send, read in groups, commit and ask what is committed, all the time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Final
 
 from quorumlog.chaos.sim.members import Delivery, SimMember
+from quorumlog.chaos.sim.offset_readers import OffsetReader
 from quorumlog.chaos.sim.producers import SimProducer
 from quorumlog.chaos.sim.swarm import BRIEF, PARTITIONS, Swarm
 from quorumlog.chaos.sim.world import World
@@ -34,6 +35,7 @@ class Load:
         self.members: dict[str, list[SimMember]] = {}
         for group, count in MEMBERS.items():
             self.members[group] = [self._join(group) for _ in range(count)]
+            OffsetReader(world, group, self.everybody)
         self._counts: dict[tuple[int, str, int], int] = defaultdict(int)
         self._sending = False
         self._places = [(topic, partition) for topic, count in PARTITIONS.items() for partition in range(count)]
