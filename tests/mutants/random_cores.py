@@ -31,6 +31,8 @@ class LivelyCluster(RandomCluster):
     from, and the clock of one node all but stands still, mostly that of a leader.
     """
 
+    sizes = (3, 3, 5, 5)
+
     def __init__(self, seed: int) -> None:
         self.sent: list[Frame] = []
         self.slow = 0
@@ -47,7 +49,7 @@ class LivelyCluster(RandomCluster):
         return [
             (self.deliver, 120), (self.work, 90), (self.sync, 40), (self.tick, 30), (self.propose, 5), (self.read, 8),
             (self.crash, 0.3), (self.change_links, 0.6), (self.transfer, 1), (self.slow_down, 1), (self.compact, 1),
-            (self.snapshot, 1), (self.forget, self.damage),
+            (self.snapshot, 1), (self.forget, self.damage), (self.crash_leader, 0.5),
         ]  # fmt: skip
 
     def run(self, steps: int) -> None:
@@ -79,6 +81,9 @@ class LivelyCluster(RandomCluster):
                 context = len(self.checks.reads) + 1
                 self.checks.reads[context] = self.checks.last_committed
                 one.node.read_index(context)
+
+    def crash_leader(self, shell: Shell) -> None:
+        self.crash(self.leader() or shell)
 
     def slow_down(self, shell: Shell) -> None:
         self.slow = (self.leader() or shell).node_id

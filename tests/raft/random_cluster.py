@@ -8,7 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from quorumlog.raft import (
     Config,
@@ -58,9 +58,11 @@ class RandomCluster:
     a later one. Where sessions are strict, every crash begins one and breaks off what was under way.
     """
 
+    sizes: ClassVar[tuple[int, ...]] = (1, 3, 3, 3, 5)
+
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        size = self.rng.choice((1, 3, 3, 3, 5))
+        size = self.rng.choice(self.sizes)
         self.nodes = range(1, min(size + 3, NODES_MAX) + 1)
         self.loss = self.rng.choice((0.0, 0.05, 0.3))
         self.duplication = self.rng.choice((0.0, 0.1, 0.5))
