@@ -111,17 +111,23 @@ class InstallingCluster(LivelyCluster):
 
     def actions(self) -> list[Action]:
         return [
-            (self.deliver, 160), (self.work, 90), (self.sync, 25), (self.tick, 25), (self.propose, 8),
+            (self.deliver, 160), (self.work, 90), (self.sync, 25), (self.tick, 50), (self.propose, 8),
             (self.crash, 0.3), (self.compact, 1), (self.isolate, 2), (self.reunite, 2), (self.forget, self.damage),
+            (self.transfer, 2),
         ]  # fmt: skip
 
     def isolate(self, _: Shell) -> None:
-        """A leader is cut off, and has much to write that nobody else will; the others elect another one."""
+        """A leader is cut off, at times with another one, and has much to write that most will not; these elect another
+        leader.
+        """
         alone = self.leader()
         if alone is None or self.cut:
             return
         self.slow = alone.node_id
-        self.cut = {link for one in self.nodes if one != self.slow for link in ((self.slow, one), (one, self.slow))}
+        here = {self.slow}
+        if len(alone.node.configuration.voters) > 3:
+            here.add(self.rng.choice(alone.node.configuration.voters))
+        self.cut = {(one, two) for one in self.nodes for two in self.nodes if (one in here) != (two in here)}
         for _written in range(self.rng.randrange(8)):
             try:
                 alone.propose(b"alone")
