@@ -132,7 +132,7 @@ class Run:
 
         def fold() -> None:
             node = self.field.running(rng)
-            if node is not None and node.broker is not None and not node.storage.refusing:
+            if node is not None and node.broker is not None:
                 node.enter(node.broker.fold_all)
             self._fold_later(rng)
 

@@ -204,8 +204,8 @@ class Replica:
 
     def _fold(self, batch: WriteBatch) -> None:
         applied = self.raft.applied
-        if applied <= self.folds.newest_index:
-            return
+        if applied <= self.folds.newest_index or self._incoming is not None:
+            return  # a snapshot that is to be installed is applied for the core, and not here yet
         try:
             snapshot = self.log.snapshot_at(applied)
         except EntryDamaged:

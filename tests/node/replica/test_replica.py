@@ -273,3 +273,26 @@ def test_a_late_snapshot_is_not_mixed_up_with_the_one_that_is_being_installed(ri
     rig.settle()
     assert replica.stopped is None
     assert replica.log.last_index() == 9
+
+
+def test_a_fold_that_is_due_leaves_the_snapshot_alone_that_is_to_be_installed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds_module, "FOLD_SIZE_BYTES_MIN", 0)
+    replica = rig.add(7, voters=(1, 2, 3), machine=CommandMachine(GroupsState()))
+    replica.install(snapshot_at(9, GroupsState().snapshot()), NodeId(2), Term(1))
+    assert replica.folds.due
+    rig.multi.touch(replica)
+    rig.settle()
+    assert replica.log.last_index() == 9
+    assert replica.folds.indexes == [9]
+
+
+def test_a_node_that_stops_leaves_the_snapshot_alone_that_is_to_be_installed(rig: Rig) -> None:
+    replica = rig.add(7, voters=(1, 2, 3), machine=CommandMachine(GroupsState()))
+    replica.install(snapshot_at(9, GroupsState().snapshot()), NodeId(2), Term(1))
+    replica.fold_now(rig.multi.next_batch)
+    rig.multi.touch(replica)
+    rig.settle()
+    assert replica.log.last_index() == 9
+    assert replica.folds.indexes == [9]
