@@ -20,6 +20,9 @@ STEPS: Final = 3000
 REPLAYED: Final = 0.05
 """Of what arrives where the network is not in order: messages of any age, of the sessions that still last."""
 
+FLOOD: Final = 60
+"""Messages that come again all at once."""
+
 SLOW_RATE: Final = 0.1
 """Of the clock that is slow."""
 
@@ -50,6 +53,7 @@ class LivelyCluster(RandomCluster):
             (self.deliver, 120), (self.work, 90), (self.sync, 40), (self.tick, 30), (self.propose, 5), (self.read, 8),
             (self.crash, 0.3), (self.change_links, 0.6), (self.transfer, 1), (self.slow_down, 1), (self.compact, 1),
             (self.snapshot, 1), (self.forget, self.damage), (self.crash_leader, 0.5),
+            (self.flood, 2),
         ]  # fmt: skip
 
     def run(self, steps: int) -> None:
@@ -74,6 +78,16 @@ class LivelyCluster(RandomCluster):
                 self.shells[frame.message.to].step(frame.message)
             return
         super().deliver(shell)
+
+    def flood(self, _: Shell) -> None:
+        """A leader, who may have led before, gets all at once what it was sent before its present term."""
+        leader = self.leader()
+        if leader is None or self.fifo or self.healed:
+            return
+        old = [one for one in self.sent if one.message.to == leader.node_id and one.message.term < leader.node.term]
+        for frame in old[-FLOOD:]:
+            if self.is_current(frame):
+                leader.step(frame.message)
 
     def read(self, shell: Shell) -> None:
         for one in list(self.shells.values()):
@@ -113,7 +127,7 @@ class InstallingCluster(LivelyCluster):
         return [
             (self.deliver, 160), (self.work, 90), (self.sync, 25), (self.tick, 50), (self.propose, 8),
             (self.crash, 0.3), (self.compact, 1), (self.isolate, 2), (self.reunite, 2), (self.forget, self.damage),
-            (self.transfer, 2),
+            (self.transfer, 2), (self.flood, 4),
         ]  # fmt: skip
 
     def isolate(self, _: Shell) -> None:
