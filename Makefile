@@ -16,11 +16,13 @@ INSTALLED := .venv/.installed-$(TREE_HASH)
 ALONE := $(wildcard tests/integration tests/packaging)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sim sim-quick sim-long mutants proto bench lock
+.PHONY: help setup demo test lint sim sim-quick sim-long chaos mutants proto bench lock
 
 # Of `make sim`; without FIRST the first seed is drawn, and printed.
 SEEDS ?= 200
 FIRST ?=
+# Of `make chaos`; without it a seed is drawn, and printed.
+SEED ?=
 SIM := $(BIN)/python -m quorumlog.chaos.sim
 
 help: ## say what there is
@@ -60,6 +62,9 @@ sim-quick: setup ## the same for three minutes, with seeds drawn now
 
 sim-long: setup ## 10,000 seeds; what was green on the same code is not run again, so it may be broken off
 	$(SIM) --seeds 10000 --first 1 --record chaos/long-run.txt --keep-going
+
+chaos: setup ## real processes under a mix of all faults, about three minutes; SEED=k repeats the schedule of a run
+	$(BIN)/quorumlog chaos run --seconds 140 --faults all --workloads log,groups $(if $(SEED),--seed $(SEED))
 
 mutants: setup ## each known bug, put into a copy, is caught; what is known for this tree is not run again
 	$(BIN)/python -m tests.mutants

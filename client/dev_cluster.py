@@ -19,7 +19,8 @@ from quorumlog.errors import Fatal
 
 START_SECONDS = 90.0
 STOP_SECONDS = 40.0
-_PEER_PORT_DISTANCE = 100
+PEER_PORT_DISTANCE = 100
+"""From a node's port for clients to its port for peers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def free_ports(nodes: int, rng: random.Random) -> int:
     They are below those that the system gives to outgoing connections: a node that was killed finds its own again.
     """
     while True:
-        port = rng.randrange(12_000, 32_000 - _PEER_PORT_DISTANCE - nodes)
+        port = rng.randrange(12_000, 32_000 - PEER_PORT_DISTANCE - nodes)
         if all(map(_is_free, _ports(port, nodes))):
             return port
 
@@ -169,7 +170,7 @@ def free_ports(nodes: int, rng: random.Random) -> int:
 def _ports(first: int, nodes: int) -> Iterator[int]:
     for number in range(nodes):
         yield first + number
-        yield first + _PEER_PORT_DISTANCE + number
+        yield first + PEER_PORT_DISTANCE + number
 
 
 def _is_free(port: int) -> bool:
