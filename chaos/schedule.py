@@ -69,13 +69,20 @@ def draw(rng: random.Random, layout: Layout, kinds: Sequence[str], seconds: floa
         if plan and quiet:
             begin += length
             continue
-        count = rng.randint(1, min(AT_ONCE_MAX, len(kinds)))
-        for kind in sorted(rng.sample(sorted(kinds), count)):
+        for kind in _together(rng, kinds):
             lasts = length * rng.uniform(*SHARE)
             at = begin + rng.uniform(0.0, length - lasts)
             plan.append(Planned(round(at, 3), kind, FAULTS[kind].draw(rng, layout), round(lasts, 3)))
         begin += length
     return sorted(plan, key=lambda one: one.at_seconds)
+
+
+def _together(rng: random.Random, kinds: Sequence[str]) -> list[str]:
+    """Draw the faults of one period. One of them at most is a fault of disks: two at once would take turns at a node
+    that is down already."""
+    drawn = rng.sample(sorted(kinds), rng.randint(1, min(AT_ONCE_MAX, len(kinds))))
+    lossy = [kind for kind in drawn if not FAULTS[kind].spares_disks]
+    return sorted(set(drawn) - set(lossy[1:]))
 
 
 def victims(rng: random.Random, nodes: int) -> tuple[int, ...]:

@@ -69,10 +69,16 @@ class _Disk(Fault):
         raise NotImplementedError
 
     def files(self, data: Path) -> list[Path]:
-        """The files of the class that this is aimed at, by name; of the whole folder where it has none."""
-        belongs = FILE_CLASSES[self.parameters["files"]]
+        """The files of the class that this is aimed at, by name; of the next class that has any where it has none."""
         found = sorted(path for path in data.rglob("*") if path.is_file() and QUARANTINE not in path.parts)
-        return [path for path in found if belongs(path) and path.stat().st_size]
+        full = [path for path in found if path.stat().st_size]
+        names = sorted(FILE_CLASSES)
+        first = names.index(self.parameters["files"])
+        for name in names[first:] + names[:first]:
+            files = [path for path in full if FILE_CLASSES[name](path)]
+            if files:
+                return files
+        return []
 
     async def stop(self) -> None:
         """Let it come back and find out."""

@@ -34,13 +34,16 @@ class _OneNode(Fault):
         return {"node": rng.randint(1, layout.nodes)}
 
     async def find(self) -> Node:
-        """Take aim. Where nobody leads just now, at a node drawn now."""
+        """Take aim. Where nobody leads just now, or that node is down already, at one drawn now."""
         number = self.parameters.get("node")
         if number is None:
             topic, partition = self.parameters["leader_of"]
             lead = await self.scene.sight.lead(topic, partition)
             number = lead.node if lead is not None else self.scene.rng.choice(self.scene.numbers)
             self._term = lead.term if lead is not None else 0
+        running = [node.number for node in self.scene.supervisor.nodes if node.pid is not None]
+        if running and number not in running:
+            number, self._term = self.scene.rng.choice(running), 0
         self.node = self.scene.supervisor.node(number)
         self.targets = [f"node {number}"]
         return self.node

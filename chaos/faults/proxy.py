@@ -119,6 +119,8 @@ class Proxy:
             self.strangers += 1
             _abort(writer)
             return
+        # As the first packet of a connection would, it waits for its way.
+        await self.way(source, target).until_open()
         try:
             onward = await asyncio.open_connection(*address)
         except OSError:

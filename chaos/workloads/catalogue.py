@@ -28,6 +28,7 @@ WORKLOADS: dict[str, Workload] = {
     for workload in (
         Workload("log", "quorumlog.chaos.workloads.log", "orders", 4, 200.0),
         Workload("groups", "quorumlog.chaos.workloads.groups", "tasks", 6, 60.0),
+        Workload("metadata", "quorumlog.chaos.workloads.metadata", "churn", 1, 2.0),
         Workload("many", "quorumlog.chaos.workloads.log", "many", 64, 100.0),
         Workload("large", "quorumlog.chaos.workloads.log", "large", 2, 4.0, padding=700_000),
     )

@@ -10,7 +10,7 @@ from quorumlog import aio
 from quorumlog.chaos.history.values import value_of
 from quorumlog.chaos.history.writer import Recorder, Recording
 from quorumlog.chaos.workloads.batches import batch_of
-from quorumlog.chaos.workloads.program import OPERATION_SECONDS, Stage
+from quorumlog.chaos.workloads.program import OPERATION_SECONDS, Place, Stage
 from quorumlog.chaos.workloads.wire import Refused, attempt, check
 from quorumlog.clock import monotonic
 from quorumlog.errors import DeliveryFailed, Outcome, QuorumlogError
@@ -30,11 +30,13 @@ class Producer:
     Args:
         stage: what it plays on.
         name: of the process.
+        place: where it writes to; None: to the topic of the workload.
     """
 
-    def __init__(self, stage: Stage, name: str) -> None:
+    def __init__(self, stage: Stage, name: str, place: Place | None = None) -> None:
         self._stage = stage
-        self._orders = stage.orders
+        self._place = place or stage.place
+        self._padding = stage.orders.padding
         self._rng = stage.rng(name)
         self._recorder = Recorder(stage.orders.directory, name)
         self._wire = stage.wire(name)
@@ -45,16 +47,21 @@ class Producer:
     async def run(self, rate: float) -> None:
         """Send until it is time to end."""
         try:
-            await self._stage.at_rate(rate, self._step)
+            await self._stage.at_rate(rate, self.step)
         finally:
-            self._recorder.close()
-            await self._wire.close()
+            await self.close()
 
-    async def _step(self) -> None:
+    async def close(self) -> None:
+        """Send no more."""
+        self._recorder.close()
+        await self._wire.close()
+
+    async def step(self) -> None:
+        """Send one batch, as soon as there is a producer id."""
         if self._identity is None:
             self._identity = await self._introduce()
         if self._identity is not None:
-            await self._send(self._rng.randrange(self._orders.partitions), *self._identity)
+            await self._send(self._rng.randrange(self._place.partitions), *self._identity)
 
     async def _introduce(self) -> tuple[int, int] | None:
         """Get a producer id."""
@@ -75,13 +82,13 @@ class Producer:
         return answer.producer_id, answer.producer_epoch
 
     async def _send(self, partition: int, producer_id: int, epoch: int) -> None:
-        tp = f"{self._orders.topic}/{partition}"
-        count = self._rng.randint(1, 1 if self._orders.padding else BATCH_MAX)
+        tp = self._place.tp(partition)
+        count = self._rng.randint(1, 1 if self._padding else BATCH_MAX)
         self._counter += 1
         process = self._recorder.process
         values = [value_of(tp, process, self._counter, place, count) for place in range(1, count + 1)]
         sequence = self._sequences.get(partition, 0)
-        batch = batch_of(pad(values, self._orders.padding), producer_id, epoch, sequence)
+        batch = batch_of(pad(values, self._padding), producer_id, epoch, sequence)
         operation = self._recorder.invoke(
             "produce", tp=tp, vals=values, acks="all", batch=True, pid=producer_id, epoch=epoch, base_seq=sequence
         )
@@ -100,7 +107,7 @@ class Producer:
         self, operation: Recording, partition: int, batch: pb.RecordBatch, identity: Sequence[int]
     ) -> tuple[bool, Refused | None]:
         """Try it until it is acknowledged or time is up; returns whether it is certain, and what went wrong last."""
-        topic = self._orders.topic
+        topic = self._place.topic
         deadline = monotonic() + OPERATION_SECONDS
         certain, tries = True, 0
         last = Refused(pb.Error(code=pb.TIMED_OUT, message="no node could be reached", outcome=pb.NOT_APPENDED))
@@ -135,7 +142,9 @@ class Producer:
     async def _try(
         self, node: int, partition: int, batch: pb.RecordBatch, tries: int, seconds: float
     ) -> pb.ProduceResult:
-        one = pb.PartitionBatch(topic=self._orders.topic, partition=partition, attempt=tries, batch=batch)
+        one = pb.PartitionBatch(
+            topic_id=self._place.topic_id, topic=self._place.topic, partition=partition, attempt=tries, batch=batch
+        )
         request = pb.ProduceRequest(batches=[one], timeout_ms=int(seconds * 1000))
         answer = await attempt(lambda: self._wire.log(node).ProduceOnce(request, timeout=seconds + 0.5))
         result: pb.ProduceResult = answer.results[0]

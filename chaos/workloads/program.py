@@ -34,6 +34,25 @@ class Orders:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A topic in one of its lives. Without `topic_id` whoever has the name now is meant."""
+
+    topic: str
+    partitions: int
+    topic_id: bytes = b""
+    life: int = 1
+
+    @property
+    def label(self) -> str:
+        """What histories call the topic."""
+        return self.topic if self.life == 1 else f"{self.topic}@{self.life}"
+
+    def tp(self, partition: int) -> str:
+        """What histories call one of its partitions."""
+        return f"{self.label}/{partition}"
+
+
 class Stage:
     """What the processes of a workload share.
 
@@ -44,6 +63,7 @@ class Stage:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.stopping = asyncio.Event()
+        self.place = Place(orders.topic, orders.partitions)
 
     def wire(self, name: str) -> Wire:
         """Connections of one process; closed by whoever asks for them."""

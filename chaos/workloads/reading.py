@@ -9,7 +9,7 @@ import grpc
 from quorumlog.chaos.history.writer import Recorder
 from quorumlog.chaos.workloads.batches import read_batches
 from quorumlog.chaos.workloads.producing import unpad
-from quorumlog.chaos.workloads.program import Stage
+from quorumlog.chaos.workloads.program import Place, Stage
 from quorumlog.chaos.workloads.wire import Refused, Wire, attempt, check
 from quorumlog.proto import client_pb2 as pb
 
@@ -27,11 +27,12 @@ class Reader:
         stage: what it plays on.
         name: of the process.
         follows: read from one node, drawn, whether it leads or not; otherwise from leaders.
+        place: what it reads; None: the topic of the workload.
     """
 
-    def __init__(self, stage: Stage, name: str, *, follows: bool) -> None:
+    def __init__(self, stage: Stage, name: str, *, follows: bool, place: Place | None = None) -> None:
         self._stage = stage
-        self._orders = stage.orders
+        self._place = place or stage.place
         self._name = name
         self._rng = stage.rng(name)
         self._recorder = Recorder(stage.orders.directory, name)
@@ -44,28 +45,36 @@ class Reader:
     async def run(self, rate: float) -> None:
         """Read until it is time to end."""
         try:
-            await self._stage.at_rate(rate, self._step)
+            await self._stage.at_rate(rate, self.step)
         finally:
-            self._recorder.close()
-            await self._wire.close()
+            await self.close()
 
-    async def _step(self) -> None:
-        partition = self._rng.randrange(self._orders.partitions)
+    async def close(self) -> None:
+        """Read no more."""
+        self._recorder.close()
+        await self._wire.close()
+
+    async def step(self) -> None:
+        """Read once."""
+        partition = self._rng.randrange(self._place.partitions)
         position = self._positions.get(partition, 0)
         if self._rng.random() < REREAD:
             position = self._rng.randint(0, position)
         node = await self._whom(partition)
-        if not await self._wire.connected(node, CALL_SECONDS):
-            self._lost(partition, 0)
-            return
+        if self._wire.channel(node).get_state() is not grpc.ChannelConnectivity.READY:
+            # How far a node knows its log to be committed may go back with a new process, or with a new leader.
+            self._session += 1
+            if not await self._wire.connected(node, CALL_SECONDS):
+                self._lost(partition, 0)
+                return
         operation = self._recorder.invoke(
             "fetch",
-            tp=f"{self._orders.topic}/{partition}",
+            tp=self._place.tp(partition),
             **{"from": position},
             max=FETCH_BYTES_MAX,
             node=node,
             consistency="follower" if self._follows else "leader",
-            session=f"{self._name}/{self._session}/{partition}",
+            session=f"{self._name}/{self._session}/{node}/{partition}",
         )
         try:
             told = await self._fetch(node, partition, position)
@@ -89,19 +98,20 @@ class Reader:
 
     async def _whom(self, partition: int) -> int:
         if not self._follows:
-            return await self._wire.leader(self._orders.topic, partition)
-        # What a node tells may go back when its process begins anew, so a session is one connection.
-        if not self._node or self._wire.channel(self._node).get_state() is not grpc.ChannelConnectivity.READY:
+            return await self._wire.leader(self._place.topic, partition)
+        if not self._node:
             self._node = self._wire.any_node()
-            self._session += 1
         return self._node
 
     def _lost(self, partition: int, leader: int) -> None:
         self._node = 0
-        self._wire.led_by(self._orders.topic, partition, leader)
+        self._session += 1
+        self._wire.led_by(self._place.topic, partition, leader)
 
     async def _fetch(self, node: int, partition: int, position: int) -> pb.FetchedPartition:
-        wanted = pb.FetchPartition(topic=self._orders.topic, partition=partition, offset=position)
+        wanted = pb.FetchPartition(
+            topic_id=self._place.topic_id, topic=self._place.topic, partition=partition, offset=position
+        )
         request = pb.FetchRequest(
             partitions=[wanted], any_replica=self._follows, max_bytes=FETCH_BYTES_MAX, max_wait_ms=WAIT_MS
         )

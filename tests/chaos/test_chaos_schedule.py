@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def test_a_minority_at_most_loses_something_from_its_disk(nodes: int) -> None:
     for seed in SEEDS:
         plan = drawn(seed, nodes, ("flip", "truncate", "delete", "wipe"))
         assert len({one.parameters["node"] for one in plan}) <= (nodes - 1) // 2
+
+
+def test_one_fault_of_disks_comes_at_a_time() -> None:
+    for seed in SEEDS:
+        lossy = [one for one in drawn(seed) if "seed" in one.parameters]
+        assert all(one.end_seconds <= two.at_seconds for one, two in pairwise(lossy))
 
 
 @pytest.mark.parametrize("nodes", [3, 4, 5])

@@ -120,10 +120,10 @@ def test_two_faults_hold_a_way_until_both_are_over() -> None:
 def test_a_new_connection_is_held_as_well() -> None:
     async def play(line: Line) -> None:
         line.there.hold()
-        host, port = line.writer.get_extra_info("peername")
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(*line.writer.get_extra_info("peername"))
         writer.write(b"new")
         await eventually(lambda: line.there.chunks_held == 1)
+        assert not line.back.chunks_held, "it has not even been dialled"
         line.there.release()
         async with asyncio.timeout(WAIT_SECONDS):
             assert await reader.readexactly(3) == b"new"
