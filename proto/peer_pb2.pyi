@@ -348,7 +348,10 @@ class EntriesAnswer(_message.Message):
 
     GROUP_ID_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     group_id: _builtins.int
+    snapshot: _builtins.bytes
+    """internal.GroupSnapshot: the log begins behind what was asked for, with this"""
     @_builtins.property
     def entries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """as stored; fewer than asked for, or none, when they are not all here"""
@@ -358,10 +361,11 @@ class EntriesAnswer(_message.Message):
         *,
         group_id: _builtins.int = ...,
         entries: _abc.Iterable[_builtins.bytes] | None = ...,
+        snapshot: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "group_id", b"group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "group_id", b"group_id", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

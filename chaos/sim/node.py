@@ -261,8 +261,12 @@ class SimNode:
         """End the process as a clean stop does: everything is synced. Leadership was handed over before, or is lost."""
         assert self.broker is not None
         assert self.opened is not None
-        self.broker.fold_all()
-        self.broker.pump()
+        try:
+            self.broker.fold_all()
+            self.broker.pump()
+        except StorageFailed as error:
+            self.exit(str(error))
+            return
         self._leave()
         self.opened.close()
         self.opened = None

@@ -3,6 +3,9 @@
 Index and term name an entry, so what another replica holds under the same two is the same entry, whoever it is; the
 log takes nothing else in its place. Meanwhile the replica does not lead, applies nothing beyond the damage, and tells
 readers of those entries to come again.
+
+Where the others' logs begin behind the damage nobody has the entry any more, nor needs it: they send the snapshot that
+their logs begin with, and the damaged log begins there as well.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from quorumlog.node.broker.liveness import Liveness
 from quorumlog.node.broker.outbox import Outbox
-from quorumlog.node.errors import EntryCorrupt, EntryDamaged, UnknownEntryKind
+from quorumlog.node.errors import EntryCorrupt, EntryDamaged, StorageCorrupt, UnknownEntryKind
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
+from quorumlog.node.storage.configurations import to_configuration
 from quorumlog.node.storage.entry import check_entry
-from quorumlog.proto import peer_pb2
+from quorumlog.proto import internal_pb2, peer_pb2
 from quorumlog.raft import Entry, LogIndex, Term
 
 ASK_SECONDS: Final = 0.5
@@ -67,18 +73,27 @@ class Mending:
         replica = self._multi.replicas.get(request.group_id)
         if replica is None or replica.stopped is not None:
             return
+        answer = peer_pb2.EntriesAnswer(group_id=request.group_id)
+        if request.first_index < replica.log.first_index():
+            answer.snapshot = self._beginning(replica)
         first = max(request.first_index, replica.log.first_index())
         last = min(request.last_index, replica.log.last_index())
-        if first > last:
-            return
+        if first <= last:
+            try:
+                entries = replica.log.entries(LogIndex(first), LogIndex(last), ANSWER_SIZE_BYTES_MAX)
+                answer.entries.extend(entry.data for entry in entries)
+            except EntryDamaged as damage:
+                replica.note_damage(damage.index)
+        if answer.entries or answer.snapshot:
+            self._outbox.entries_answer(sender, answer)
+
+    def _beginning(self, replica: Replica) -> bytes:
+        """The stored snapshot that a log begins with; empty when it is not to be had, or too large for one answer."""
         try:
-            entries = replica.log.entries(LogIndex(first), LogIndex(last), ANSWER_SIZE_BYTES_MAX)
-        except EntryDamaged as damage:
-            replica.note_damage(damage.index)
-            return
-        self._outbox.entries_answer(
-            sender, peer_pb2.EntriesAnswer(group_id=request.group_id, entries=[entry.data for entry in entries])
-        )
+            found = replica.snapshot()
+        except StorageCorrupt:
+            return b""
+        return found[1] if found is not None and len(found[1]) <= ANSWER_SIZE_BYTES_MAX else b""
 
     def on_answer(self, answer: peer_pb2.EntriesAnswer) -> None:
         """A peer has sent entries; what fits takes the place of what is damaged."""
@@ -94,7 +109,19 @@ class Mending:
                 continue
             entries.append(Entry(LogIndex(index), Term(header.term), header.kind, data))
         mended = replica.mend(self._multi.next_batch, entries)
+        if answer.snapshot and replica.log.damaged:
+            mended += self._begin_behind(replica, answer.snapshot)
         if mended:
             self.mended += mended
             self._multi.touch(replica)
             self._next_round = 0.0  # there may be more
+
+    def _begin_behind(self, replica: Replica, stored: bytes) -> int:
+        try:
+            snapshot = internal_pb2.GroupSnapshot.FromString(stored)
+            to_configuration(snapshot.configuration)
+        except (DecodeError, ValueError):
+            return 0
+        if snapshot.group_id != replica.group_id:
+            return 0
+        return replica.begin_behind(self._multi.next_batch, snapshot)

@@ -68,7 +68,7 @@ class Outbox:
         """Add entries that a peer has lost, on the bulk lane."""
         packet = self._bulk.setdefault(peer, Packet())
         packet.entries_answers.append(answer)
-        self._filled(peer, packet, sum(map(len, answer.entries)))
+        self._filled(peer, packet, sum(map(len, answer.entries)) + len(answer.snapshot))
 
     def _filled(self, peer: int, packet: Packet, size_bytes: int) -> None:
         packet.size_bytes += size_bytes

@@ -8,18 +8,22 @@ it stopped, under another leader as well; what it has of it does not outlive its
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from quorumlog.node.broker.outbox import Outbox
 from quorumlog.node.clock import Clock
+from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.replica.multi_raft import MultiRaft
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage.configurations import to_configuration
 from quorumlog.proto import internal_pb2, peer_pb2
 from quorumlog.proto.crc32c import crc32c
-from quorumlog.raft import NodeId, StepError, Term
+from quorumlog.raft import NodeId, ProgressState, StepError, Term
+
+log = logging.getLogger(__name__)
 
 CHUNK_SIZE_BYTES: Final = 512 << 10
 SNAPSHOT_SIZE_BYTES_MAX: Final = 1 << 30
@@ -83,6 +87,7 @@ class Snapshots:
         self._bytes_per_second = bytes_per_second
         self._sending: dict[tuple[int, int], _Sending] = {}
         self._receiving: dict[int, _Receiving] = {}
+        self._unreadable: set[int] = set()  # groups that were handed over, because their first fold cannot be read
         self._free_at = 0.0  # when the throttle lets the next chunk leave
         self.installed = 0
         """Snapshots that replicas of this node have been given to install."""
@@ -119,13 +124,32 @@ class Snapshots:
         return sending.due_at is not None and now >= sending.due_at
 
     def _begin(self, sending: _Sending, now: float) -> None:
-        found = sending.replica.snapshot()
+        try:
+            found = sending.replica.snapshot()
+        except StorageCorrupt as error:
+            self._hand_over(sending.replica, error)
+            return
         if found is None:
             return
         sending.index, sending.data = found
         sending.crc = crc32c(sending.data)
         sending.position = 0
         self._ask(sending, now)
+
+    def _hand_over(self, replica: Replica, error: StorageCorrupt) -> None:
+        """What its log begins with cannot be read here. Another replica may lead and send its own; once is enough, for
+        where nobody can read it this one does as well as any.
+        """
+        if replica.group_id in self._unreadable:
+            return
+        self._unreadable.add(replica.group_id)
+        log.error("group %d cannot send a snapshot, another replica is to lead it: %s", replica.group_id, error)
+        for voter in replica.voters:
+            progress = replica.raft.progress(voter)
+            if progress is not None and progress.counting and progress.state is ProgressState.REPLICATE:
+                replica.raft.transfer_leadership(voter)
+                self._multi.touch(replica)
+                return
 
     def _ask(self, sending: _Sending, now: float) -> None:
         """Ask the peer how far it has come."""

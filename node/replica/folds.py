@@ -36,6 +36,7 @@ class Folds:
         self._group_id = group_id
         self._size_bytes = 0
         self._applied_bytes = 0
+        self._put_index = 0  # of what was put last: its batch may not be written yet
         self.unreadable = ""
         """Why it cannot be told which folds there are: then they are passed over, like a single one that is damaged."""
         start, end = state_key(group_id, 0), state_key(group_id, INDEX_MAX)
@@ -51,10 +52,12 @@ class Folds:
         """Of the newest fold; 0 without one."""
         return self.indexes[-1] if self.indexes else 0
 
-    def read(self, index: int) -> bytes:
-        """The stored GroupSnapshot of `index`, which must be one of `indexes`. Raises StorageCorrupt."""
+    def read(self, index: int) -> bytes | None:
+        """The stored GroupSnapshot of `index`, which must be one of `indexes`; None while the batch that it was put
+        into is not written, as when the database pushes back. Raises StorageCorrupt.
+        """
         stored = self._storage.get(Family.STATE, state_key(self._group_id, index))
-        if stored is None:
+        if stored is None and index != self._put_index:
             raise StorageCorrupt(f"the fold of group {self._group_id} at index {index} is gone from the database")
         return stored
 
@@ -62,7 +65,9 @@ class Folds:
         """The newest fold that can be read, those after it forgotten; None without one."""
         while self.indexes:
             try:
-                return internal_pb2.GroupSnapshot.FromString(self.read(self.indexes[-1]))
+                stored = self.read(self.indexes[-1])
+                assert stored is not None, "nothing was put yet"
+                return internal_pb2.GroupSnapshot.FromString(stored)
             except (DecodeError, StorageCorrupt):
                 self.indexes.pop()  # the log behind the one before it leads to the same state
         return None
@@ -87,6 +92,7 @@ class Folds:
             batch.delete(Family.STATE, state_key(self._group_id, self.indexes.pop(spare)))
         self._size_bytes = len(stored)
         self._applied_bytes = 0
+        self._put_index = snapshot.index
 
     def last_at_or_below(self, upto: int) -> LogIndex | None:
         """The newest fold at or below `upto`; None without one."""
@@ -97,6 +103,17 @@ class Folds:
         """Forget the folds below `index` (exclusive)."""
         batch.delete_range(Family.STATE, state_key(self._group_id, 0), state_key(self._group_id, index))
         del self.indexes[: bisect_right(self.indexes, index - 1)]
+
+    def begin_with(self, batch: WriteBatch, snapshot: internal_pb2.GroupSnapshot) -> None:
+        """Forget the folds before a snapshot that another replica sent, and keep that one."""
+        later = [index for index in self.indexes if index > snapshot.index]
+        size_bytes, applied_bytes = self._size_bytes, self._applied_bytes
+        self.drop_before(batch, snapshot.index)
+        self.indexes = []
+        self.put(batch, snapshot)
+        if later:
+            self.indexes += later
+            self._size_bytes, self._applied_bytes = size_bytes, applied_bytes
 
     def replace_all(self, batch: WriteBatch, snapshot: internal_pb2.GroupSnapshot) -> None:
         """Forget every fold for the one that was installed."""

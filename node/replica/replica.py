@@ -220,7 +220,8 @@ class Replica:
         self._store_hint(batch)
 
     def snapshot(self) -> tuple[LogIndex, bytes] | None:
-        """What to send to a peer that entries cannot help: (index, stored GroupSnapshot). None before the first fold.
+        """What to send to a peer that entries cannot help: (index, stored GroupSnapshot). None before the first fold
+        is written. Raises StorageCorrupt.
 
         Of a partition the oldest: its log behind that is what the peer shall have. Of a state machine the newest, for
         its log is only the way to its state.
@@ -228,7 +229,8 @@ class Replica:
         if not self.folds.indexes:
             return None
         index = self.folds.indexes[0] if self.partition is not None else self.folds.indexes[-1]
-        return LogIndex(index), self.folds.read(index)
+        stored = self.folds.read(index)
+        return (LogIndex(index), stored) if stored is not None else None
 
     def install(self, snapshot: internal_pb2.GroupSnapshot, leader: NodeId, term: Term) -> None:
         """Take over a snapshot that the leader of `term` sent, unless the log goes as far already. Raises StepError."""
@@ -368,7 +370,7 @@ class Replica:
         if self.folds.due:
             self._fold(batch)
         backlog = self.raft.applied < self.raft.commit_index
-        if self.stopped is not None or not (self.raft.has_ready() or backlog):
+        if self.stopped is not None or not (self.raft.has_ready() or backlog or self._installed):
             return None
         self._notice_role()
         ready = self.raft.ready()
@@ -439,6 +441,38 @@ class Replica:
             self.raft.on_entries_loaded()
             self._withhold()
         return mended
+
+    def begin_behind(self, batch: WriteBatch, snapshot: internal_pb2.GroupSnapshot) -> int:
+        """Let the log begin behind a snapshot that another one's begins with, where what it stands for is damaged and
+        nobody has it any more. Returns how many damaged entries that does away with.
+
+        Index and term say that it is a state of this very log; being a fold it is committed. Where it was not applied
+        here yet, its state takes the place of the entries. Where it was, the log is cut as at a fold of its own, and no
+        record goes that may still be read.
+        """
+        index = LogIndex(snapshot.index)
+        before = len(self.log.damaged)
+        if self.stopped is not None or self.raft.is_leader or self._incoming is not None:
+            return 0
+        if not min(self.log.damaged, default=index + 1) <= index <= self.raft.commit_index:
+            return 0
+        if self.log.term(index) != snapshot.term:
+            return 0
+        if self.raft.applied < index:
+            try:
+                self.machine.restore(snapshot.state)
+            except UnknownCommand as error:
+                self.stop(f"group {self.group_id} stopped at the snapshot of index {index}: {error}")
+                return 0
+            self.raft.applied_to(index)
+            self._installed = True
+        elif self.partition is not None and snapshot.next_offset > self.partition.log_start_offset:
+            return 0
+        self.log.begin_behind(batch, snapshot)
+        self.raft.compact(index)
+        self.folds.begin_with(batch, snapshot)
+        self._withhold()
+        return before - len(self.log.damaged)
 
     def _withhold(self) -> None:
         """Lead only while every entry can be sent; but where nobody else may lead, serve what there is."""

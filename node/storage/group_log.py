@@ -28,10 +28,10 @@ from quorumlog.node.storage.interface import Family, WriteBatch
 from quorumlog.node.storage.keys import INDEX_MAX, MetaRow, group_range, log_key, meta_key
 from quorumlog.node.storage.log_ends import LastRow
 from quorumlog.node.storage.log_view import LogView
-from quorumlog.node.storage.sparse_index import BYTES_PER_ROW, ENTRIES_PER_ROW
+from quorumlog.node.storage.sparse_index import BYTES_PER_ROW, ENTRIES_PER_ROW, Milestone
 from quorumlog.node.storage.tail_cache import TailCache
 from quorumlog.proto import internal_pb2
-from quorumlog.raft.types import Entry, LogIndex
+from quorumlog.raft.types import Entry, LogIndex, Term
 
 
 class GroupLog(LogView):
@@ -101,7 +101,21 @@ class GroupLog(LogView):
             return
         term = self.term(upto)
         assert term is not None, f"compacting up to {upto} a log that ends at {self._end.next_index - 1}"
-        prefix = self._milestone_before(upto + 1)
+        self._drop_before(batch, self._milestone_before(upto + 1), term)
+
+    def begin_behind(self, batch: WriteBatch, snapshot: internal_pb2.GroupSnapshot) -> None:
+        """Drop the entries up to that of a snapshot of this very log, without reading any: they may be damaged.
+
+        What is left counts as larger by a little, for the sizes of entries that cannot be read are not known.
+        """
+        index = LogIndex(snapshot.index)
+        assert self.term(index) == snapshot.term, f"a snapshot of another log: {index} is of term {self.term(index)}"
+        known = self._end if index + 1 == self._end.next_index else self._row_up_to(index + 1)
+        prefix = log_ends.milestone_of(snapshot)._replace(size_bytes=known.size_bytes)
+        self._drop_before(batch, prefix, Term(snapshot.term))
+
+    def _drop_before(self, batch: WriteBatch, prefix: Milestone, term: Term) -> None:
+        first, upto = self._prefix.next_index, prefix.next_index - 1
         self._begin(batch)
         self._cuts += 1
         log_ends.put_prefix(batch, self.group_id, term, prefix)

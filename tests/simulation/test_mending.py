@@ -8,6 +8,7 @@ from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.errors import StorageCorrupt
+from quorumlog.node.metadata.topics import CLUSTER_GROUP_ID
 from quorumlog.node.replica import folds
 from quorumlog.node.replica.replica import Replica
 from quorumlog.node.storage import group_log
@@ -15,6 +16,7 @@ from quorumlog.node.storage.interface import Family, Storage
 from quorumlog.node.storage.keys import MetaRow, log_key, meta_key
 from quorumlog.node.storage.repair import replicas_by_wholeness
 from quorumlog.proto import client_pb2 as pb
+from quorumlog.proto import internal_pb2
 from tests.simulation.scenes import (
     acked,
     batch,
@@ -199,6 +201,92 @@ def test_folds_that_cannot_be_read_cost_nothing_where_the_log_is_whole(monkeypat
     world.run(2.0)
     assert leader(world) is node
     assert values_on(world, node) == RECORDS
+
+
+def cut_everywhere_else() -> tuple[World, SimNode, SimNode]:
+    """The leader of a partition, and a node that is down: its log alone still holds the first entries of it."""
+    world, _ = with_topic(configs={"retention.bytes": "1000", "max.message.bytes": "900"})
+    node = leader(world)
+    one = others(world, node)[0]
+    replica_of(one).folds.put = lambda batch, snapshot: None  # type: ignore[method-assign]  # it cuts only at folds
+    for number in range(40):
+        acked(world, produce(node, batch([b"%03d" % number * 20])))
+    world.run(2.0)
+    assert replica_of(node).raft.first_index > 20
+    assert replica_of(one).raft.first_index == 1
+    one.crash()
+    return world, node, one
+
+
+def fold_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "FOLD_SIZE_BYTES_MIN", 500)
+    monkeypatch.setattr(folds, "FOLD_AMPLIFICATION_MIN", 0)
+    monkeypatch.setattr(group_log, "ENTRIES_PER_ROW", 4)
+
+
+def test_damage_of_what_nobody_has_any_more_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    fold_often(monkeypatch)
+    world, node, one = cut_everywhere_else()
+    flip(one, replica_of(node).group_id, 7)
+    one.start()
+    world.run(3.0)
+    replica = replica_of(one)
+    assert damaged(replica) == []
+    assert replica.raft.first_index == min(replica_of(other).raft.first_index for other in others(world, one))
+    assert replica.machine.snapshot() == replica_of(node).machine.snapshot()
+    assert not replica.withheld
+    first = replica.raft.first_index
+    one.crash()
+    one.start()
+    assert replica_of(one).raft.first_index == first, "that is on the disk"
+
+
+def test_no_record_goes_that_may_still_be_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    fold_often(monkeypatch)
+    world, node, one = cut_everywhere_else()
+    one.start()
+    world.run(1.0)
+    replica, own = replica_of(one), replica_of(node)
+    assert replica.partition is not None
+    replica.note_damage(7)
+    replica.partition.log_start_offset = 0
+    found = own.snapshot()
+    assert found is not None
+    snapshot = internal_pb2.GroupSnapshot.FromString(found[1])
+    assert one.broker is not None
+    assert replica.begin_behind(one.broker.multi.next_batch, snapshot) == 0
+    assert replica.raft.first_index == 1
+
+
+def test_a_replica_that_cannot_go_on_from_damage_is_given_the_state_that_the_others_kept() -> None:
+    world = founded()
+    node = world.nodes[1]
+    one = world.nodes[2]
+    for number in range(5):
+        create_topic(world, f"t{number}", 1)
+    world.run(2.0)
+    assert one.broker is not None
+    applied = one.broker.multi.replicas[CLUSTER_GROUP_ID].raft.applied
+    one.crash()
+    flip(one, CLUSTER_GROUP_ID, applied - 1)
+    for other in others(world, one):
+        assert other.broker is not None
+        other.enter(other.broker.fold_all)
+    world.run(2.0)
+    one.start()
+    replica = one.broker.multi.replicas[CLUSTER_GROUP_ID]
+    assert node.broker is not None
+    world.run_until(
+        lambda: node.broker.multi.replicas[CLUSTER_GROUP_ID].raft.first_index >= applied,  # type: ignore[union-attr]
+        10.0,
+        "the others keep the entry",
+    )
+    world.run(3.0)
+    assert damaged(replica) == []
+    assert replica.raft.applied == replica.raft.commit_index
+    assert replica.machine.snapshot() == node.broker.multi.replicas[CLUSTER_GROUP_ID].machine.snapshot()
+    assert leader(world, topic="t4") is not None
+    assert one.broker.catalogue.topic("t4") is not None
 
 
 def damage_folds(monkeypatch: pytest.MonkeyPatch, group_id: int) -> None:

@@ -10,6 +10,7 @@ from quorumlog.chaos.sim.node import SimNode
 from quorumlog.chaos.sim.topics import create_topic
 from quorumlog.chaos.sim.world import World
 from quorumlog.node.broker import snapshots
+from quorumlog.node.errors import StorageCorrupt
 from quorumlog.node.replica import folds
 from quorumlog.node.storage import group_log
 from quorumlog.proto import client_pb2 as pb
@@ -232,3 +233,18 @@ def delete_topic(world: World, name: str) -> None:
     node.broker.admin.delete_topic(pb.DeleteTopicRequest(name=name), answers.append)
     node.pump()
     assert not answer(world, answers).HasField("error")
+
+
+def test_a_leader_that_cannot_read_what_its_log_begins_with_lets_another_one_send_it(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, node, dead = behind()
+
+    def fail(index: int) -> bytes:
+        raise StorageCorrupt(f"the block with the fold at {index} does not fit its checksum")
+
+    monkeypatch.setattr(replica_of(node).folds, "read", fail)
+    dead.start()
+    world.run_until(lambda: leader(world) is not node, 4.0, "it goes on leading")
+    world.run_until(lambda: same_state(world, leader(world), dead), 4.0, "nobody sends the snapshot")
+    assert node.running, "it goes on"

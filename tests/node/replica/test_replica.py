@@ -296,3 +296,16 @@ def test_a_node_that_stops_leaves_the_snapshot_alone_that_is_to_be_installed(rig
     rig.settle()
     assert replica.log.last_index() == 9
     assert replica.folds.indexes == [9]
+
+
+def test_a_fold_is_sent_to_nobody_before_it_is_written(rig: Rig) -> None:
+    replica = rig.leader(7)
+    append(rig, replica, Answers())
+    rig.settle()
+    pushed_back = rig.storage.new_batch()
+    replica.fold_now(pushed_back)
+    assert replica.snapshot() is None
+    rig.storage.write(pushed_back)
+    found = replica.snapshot()
+    assert found is not None
+    assert found[0] == replica.raft.applied

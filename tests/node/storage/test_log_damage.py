@@ -17,6 +17,7 @@ from quorumlog.node.storage.interface import Family
 from quorumlog.node.storage.keys import IndexRow, MetaRow, group_range, index_key, log_key, meta_key, state_key
 from quorumlog.node.storage.memory import MemoryStorage
 from quorumlog.node.storage.votes import put_hard_state
+from quorumlog.proto import internal_pb2
 from quorumlog.proto.batch import header_for, pack_stored
 from quorumlog.proto.crc32c import crc32c
 from quorumlog.raft.types import Entry, EntryKind, HardState, LogIndex, NodeId, Term
@@ -472,3 +473,29 @@ def test_any_damage_to_entries_and_index_rows_is_named_and_mended_or_the_log_is_
         assert [found for _, found in walk(storage, GROUP, cut + 1, len(written))] == list(sound.values())
         assert reopened.damaged == frozenset()
         assert (reopened.first_index(), reopened.last_index(), reopened.log_end_offset) == ends
+
+
+@pytest.mark.parametrize("index", [5, 200, 299, 300])
+def test_a_log_begins_behind_a_snapshot_of_it_without_reading_what_is_damaged(
+    storage: MemoryStorage, index: int
+) -> None:
+    for broken in (1, 4, 5, 198, 199, 200, 298, 299, 300):
+        key = log_key(GROUP, broken)
+        storage.damage(Family.LOG, key, flipped(storage.get(Family.LOG, key) or b""))
+    log = GroupLog(storage, GROUP, tail_bytes_max=0)
+    for broken in (1, 4, 5, 198, 199, 200, 298, 299, 300):
+        log.note_damage(LogIndex(broken))
+    term = log.term(LogIndex(index))
+    assert term is not None
+    snapshot = internal_pb2.GroupSnapshot(
+        group_id=GROUP, index=index, term=term, next_offset=index, append_time_ms=index, max_timestamp_ms=index
+    )
+    batch = storage.new_batch()
+    log.begin_behind(batch, snapshot)
+    storage.write(batch)
+    for one in (log, GroupLog(storage, GROUP, tail_bytes_max=0)):
+        assert (one.first_index(), one.last_index()) == (index + 1, 300)
+        assert (one.first_offset, one.log_end_offset) == (index, 300)
+        assert one.term(LogIndex(index)) == term
+        assert not [damaged for damaged in one.damaged if damaged <= index]
+        assert index < 300 or one.size_bytes == 0
