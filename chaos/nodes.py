@@ -22,6 +22,8 @@ BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY_SECONDS = 10.0
 """A node that ran for so long is not in a loop of failing starts."""
 STOP_SECONDS = 20.0
+BUG_MARKS = (" CRITICAL ", "Unexpected [", "Traceback (most recent call last)")
+"""What a node's log has of an exception that nobody has foreseen."""
 
 
 class NodeFailed(Fatal):
@@ -186,6 +188,11 @@ class Node:
         if self._process is not None:
             self._process.wait()
             self._note_end(self._process)
+
+    def bugs(self) -> list[str]:
+        """The lines of its log that only a bug can bring about."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return [line for line in lines if any(mark in line for mark in BUG_MARKS)]
 
     def last_words(self) -> str:
         """The last line of its log."""

@@ -199,6 +199,7 @@ class Run:
             "exits": [asdict(one) for one in exits],
             "starts": {str(node.number): node.starts for node in scene.supervisor.nodes},
             "lacking": missing,
+            "bugs": [line for node in scene.supervisor.nodes for line in node.bugs()],
             "retention": None,
         }
         (self._orders.directory / "run.json").write_text(json.dumps(facts, indent=2) + "\n")

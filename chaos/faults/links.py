@@ -232,7 +232,7 @@ class Rate(_Ways):
     """A few kilobytes per second, and no more."""
 
     kind = "rate"
-    _on: tuple[tuple[Way, float], ...] = ()
+    _on: tuple[Way, ...] = ()
 
     @classmethod
     def draw(cls, rng: random.Random, layout: Layout) -> dict[str, Any]:
@@ -241,14 +241,14 @@ class Rate(_Ways):
 
     async def start(self) -> None:
         """Limit."""
-        self._on = tuple((way, way.rate) for way in self.aim().values())
-        for way, _ in self._on:
-            way.rate = float(self.parameters["bytes_per_second"])
+        self._on = tuple(self.aim().values())
+        for way in self._on:
+            way.rates.append(float(self.parameters["bytes_per_second"]))
 
     async def stop(self) -> None:
         """Limit no more."""
-        for way, before in self._on:
-            way.rate = before
+        for way in self._on:
+            way.rates.remove(float(self.parameters["bytes_per_second"]))
         if self._on and self.since()[2]:
             self.bit = {"bytes_passed_slowly": self.since()[2]}
         self._on = ()

@@ -27,13 +27,13 @@ _ABORT = struct.pack("ii", 1, 0)
 class Way:
     """One direction between two nodes, and what is done to its bytes.
 
-    `delay_seconds` and `jitter_seconds` are per chunk, in order; `rate` is bytes per second, 0.0 without limit;
+    `delay_seconds` and `jitter_seconds` are per chunk, in order; `rates` are limits in bytes per second;
     `stall_in_frame` lets half of the next chunk pass and holds the rest.
     """
 
     delay_seconds: float = 0.0
     jitter_seconds: float = 0.0
-    rate: float = 0.0
+    rates: list[float] = field(default_factory=list)
     stall_in_frame: bool = False
     bytes_passed: int = 0
     chunks_held: int = 0
@@ -239,8 +239,8 @@ async def _pass(chunk: bytes, writer: asyncio.StreamWriter, way: Way) -> None:
         way.bytes_passed += half
         chunk = chunk[half:]
         way.hold()
-    if way.rate:
-        await asyncio.sleep(len(chunk) / way.rate)
+    if way.rates:
+        await asyncio.sleep(len(chunk) / min(way.rates))
     await way.until_open()
     writer.write(chunk)
     way.bytes_passed += len(chunk)

@@ -150,7 +150,7 @@ def test_a_delay_lets_nothing_come_early_and_keeps_the_order() -> None:
 
 def test_a_rate_lets_no_more_through() -> None:
     async def play(line: Line) -> None:
-        line.there.rate = 50_000.0
+        line.there.rates.append(50_000.0)
         began = monotonic()
         assert await line.says(b"x" * 10_000) == b"x" * 10_000
         assert monotonic() - began >= 0.19
