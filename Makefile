@@ -16,7 +16,7 @@ INSTALLED := .venv/.installed-$(TREE_HASH)
 ALONE := $(wildcard tests/integration tests/packaging)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sim sim-quick sim-long chaos mutants proto bench lock
+.PHONY: help setup demo test lint sim sim-quick sim-long chaos judge mutants proto bench lock
 
 # Of `make sim`; without FIRST the first seed is drawn, and printed.
 SEEDS ?= 200
@@ -65,6 +65,9 @@ sim-long: setup ## 10,000 seeds; what was green on the same code is not run agai
 
 chaos: setup ## real processes under a mix of all faults, about three minutes; SEED=k repeats the schedule of a run
 	$(BIN)/quorumlog chaos run --seconds 140 --faults all --workloads log,groups $(if $(SEED),--seed $(SEED))
+
+judge: setup ## 10,000 legal histories and no alarm; what judges runs of chaos is itself judged
+	QUORUMLOG_HISTORIES=10000 $(BIN)/pytest -n 2 tests/chaos/test_judge.py
 
 mutants: setup ## each known bug, put into a copy, is caught; what is known for this tree is not run again
 	$(BIN)/python -m tests.mutants

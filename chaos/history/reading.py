@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +97,14 @@ def _lines(path: Path) -> Iterator[tuple[int, Line]]:
             yield number, line
 
 
+def gather(run: dict[str, Any], planned: list[dict[str, Any]], lines: Iterable[Line]) -> History:
+    """Return the history of lines that stand in no file."""
+    collector = _Collector(History(run, planned))
+    for line in lines:
+        collector.take(line)
+    return collector.finish()
+
+
 class _Collector:
     """Builds operations out of lines. Equal strings are kept once: a value is in a history about seven times."""
 
@@ -123,14 +131,15 @@ class _Collector:
         """Take in one file."""
         for number, line in _lines(path):
             try:
-                self._take(line)
+                self.take(line)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise HistoryInvalid(
                     f"{path}, line {number}, is no event: {type(error).__name__}: {error}",
                     hint="quorumlog.chaos.history says what events look like",
                 ) from error
 
-    def _take(self, line: Line) -> None:
+    def take(self, line: Line) -> None:
+        """Take in one line."""
         key = (self._keep(line["p"]), line["s"])
         event = line["e"]
         if event == "invoke":

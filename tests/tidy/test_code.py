@@ -82,6 +82,7 @@ RAFT_STANDARD_LIBRARY = {
 CLOCKS = ("node/clock.py", "client/clock.py", "chaos/sim/wall.py")
 SPEAKERS = (
     "chaos/cli.py",
+    "chaos/judge.py",
     "chaos/sim/__main__.py",
     "chaos/sim/search.py",
     "client/cli/",
