@@ -17,6 +17,8 @@ WINDOW_SECONDS_MIN: Final = 1.0
 RECOVERY_SECONDS: Final = 10.0
 FINAL_READS_SHARE_MIN: Final = 0.95
 SECOND: Final = 1_000_000_000
+BUG: Final = 70
+"""Exit code of a node that ends because of a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def gates(evidence: Evidence) -> list[Gate]:
         _final_reads(evidence),
         *_drained(evidence),
         _own_values(evidence),
+        _nodes(evidence),
     ]
 
 
@@ -60,17 +63,17 @@ def _throughput(evidence: Evidence) -> Gate:
 def _windows(evidence: Evidence) -> Iterator[Gate]:
     """While a fault lasts enough has to succeed: 100 operations, in a window of less than two seconds 50 per second.
 
-    Shorter than a second says nothing. Where half of the nodes or more are hit nothing need succeed meanwhile, so the
-    ten seconds after it count as well.
+    Shorter than a second says nothing. Where half of the nodes or more are hit, by this fault and those around it,
+    nothing need succeed meanwhile, so all of them and the ten seconds after the last one count as well.
     """
     times = evidence.history.successes
     for fault in evidence.history.faults:
-        ended = fault.completed if fault.completed != NEVER else max([fault.invoked, *times[-1:]])
+        ended = _ended(evidence, fault)
         seconds = (ended - fault.invoked) / SECOND
         if seconds <= WINDOW_SECONDS_MIN:
             continue
         required = min(IN_WINDOW_MIN, round(PER_SECOND_MIN * seconds))
-        until = ended + int(RECOVERY_SECONDS * SECOND) if _hits_majority(evidence, fault) else ended
+        until = _recovered(evidence, fault)
         count = bisect_right(times, until) - bisect_left(times, fault.invoked)
         text = (
             f"{count} operations succeeded from {evidence.seconds(fault.invoked)} s to {evidence.seconds(until)} s, "
@@ -79,10 +82,27 @@ def _windows(evidence: Evidence) -> Iterator[Gate]:
         yield Gate(f"window {fault.kind} {fault.process} #{fault.number}", count, required, text)
 
 
-def _hits_majority(evidence: Evidence, fault: Nemesis) -> bool:
+def _ended(evidence: Evidence, fault: Nemesis) -> int:
+    if fault.completed != NEVER:
+        return fault.completed
+    return max([fault.invoked, *evidence.history.successes[-1:]])
+
+
+def _recovered(evidence: Evidence, fault: Nemesis) -> int:
+    """When enough must have succeeded. A node counts as hit while it recovers as well."""
+    slack = int(RECOVERY_SECONDS * SECOND)
+    ended = _ended(evidence, fault)
+    around = [
+        one
+        for one in evidence.history.faults
+        if one.invoked <= ended and _ended(evidence, one) + slack >= fault.invoked
+    ]
     told = evidence.history.run.get("nodes")
     count = len(told) if isinstance(told, list) else told
-    return isinstance(count, int) and 2 * len({str(target) for target in fault.targets}) >= count
+    hit = {str(target) for one in around for target in one.targets}
+    if isinstance(count, int) and 2 * len(hit) >= count:
+        return max(_ended(evidence, one) for one in around) + slack
+    return ended
 
 
 def _bites(evidence: Evidence) -> Iterator[Gate]:
@@ -119,3 +139,15 @@ def _own_values(evidence: Evidence) -> Gate:
     twice = evidence.written_twice
     text = f"{len(twice)} values were written by two operations" + (f", such as {twice[0]}" if twice else "")
     return Gate("values", -len(twice), 0, text)
+
+
+def _nodes(evidence: Evidence) -> Gate:
+    """No node ended, or logged an exception, because of a bug: by status 70, or by a signal that no fault has sent."""
+    run = evidence.history.run
+    ends = [
+        one for one in run.get("exits") or () if not one["expected"] and (one["status"] < 0 or one["status"] == BUG)
+    ]
+    told = [f"node {one['node']} (pid {one['pid']}) ended with {one['status']}" for one in ends]
+    told += [str(line) for line in run.get("bugs") or ()]
+    text = f"{len(told)} times a node showed a bug" + (f": {told[0]}" if told else "")
+    return Gate("nodes", -len(told), 0, text)

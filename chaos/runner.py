@@ -23,7 +23,7 @@ from quorumlog.chaos.workloads.wire import Wire
 from quorumlog.clock import monotonic
 from quorumlog.errors import InvalidRequest
 
-AFTERWARDS_SECONDS = 3.0
+AFTERWARDS_SECONDS = 6.0
 """For how long clients go on when everything is healed."""
 DRAIN_SECONDS = 120.0
 READ_SECONDS = 30.0

@@ -78,7 +78,8 @@ class _Partition(_Ways):
         """Let go of them."""
         if not self._held:
             return
-        held = self.since()[0]
+        # What was held already when this began, by another fault, is held by this one as well.
+        held = max(self.since()[0], sum(way.chunks_waiting for way in self._held))
         if held:
             self.bit["chunks_held"] = self.bit.get("chunks_held", 0) + held
         if self.parameters["afterwards"] == "reset":

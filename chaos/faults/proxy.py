@@ -37,6 +37,7 @@ class Way:
     stall_in_frame: bool = False
     bytes_passed: int = 0
     chunks_held: int = 0
+    chunks_waiting: int = 0
     chunks_delayed: int = 0
     chunks_split: int = 0
     _holds: int = 0
@@ -66,7 +67,11 @@ class Way:
         """Wait while it is held."""
         if not self._open.is_set():
             self.chunks_held += 1
-            await self._open.wait()
+            self.chunks_waiting += 1
+            try:
+                await self._open.wait()
+            finally:
+                self.chunks_waiting -= 1
 
     def due(self, now: float, rng: random.Random) -> float:
         """When a chunk that comes now may pass."""

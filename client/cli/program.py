@@ -22,7 +22,7 @@ GROUP = "quorumlog.commands"
 VERBS = {verb.__name__: verb for verb in (topic, produce, consume, group, cluster, bench, doctor)}
 
 EXTRAS = {
-    "chaos": ("chaos", "breaks a cluster of its own on purpose, and writes down what its clients are told"),
+    "chaos": ("chaos", "breaks a cluster of its own on purpose, and judges what its clients were told"),
     "dev": ("node", "a local cluster in the foreground, every node a process of its own"),
     "node": ("node", "one server process"),
 }

@@ -151,6 +151,23 @@ def test_ways_are_as_before_when_a_fault_of_links_is_over(tmp_path: Path, kind: 
     on_stage(tmp_path, play)
 
 
+def test_what_another_partition_holds_already_is_held_by_the_second_as_well(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        one = made(scene, "isolate", ways=[[1, 2]], afterwards="resume")
+        two = made(scene, "halves", ways=[[1, 2]], afterwards="resume")
+        await one.start()
+        chunk = asyncio.create_task(scene.proxy.way(1, 2).until_open())
+        await asyncio.sleep(0)
+        await two.start()
+        await two.stop()
+        assert not chunk.done()
+        await one.stop()
+        await chunk
+        assert one.bit == two.bit == {"chunks_held": 1}
+
+    on_stage(tmp_path, play)
+
+
 def test_two_delays_of_one_way_add_up_and_end_by_themselves(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         way = scene.proxy.way(1, 2)

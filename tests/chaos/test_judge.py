@@ -125,9 +125,9 @@ def closed(world: World, planned: list[dict[str, Any]] | None = None, **run: Any
     return {gate.name: gate for gate in gates(Evidence(history)) if not gate.open}
 
 
-def nemesis(world: World, begin_ms: int, end_ms: int, targets: list[str], bit: dict[str, Any]) -> None:
+def nemesis(world: World, begin_ms: int, end_ms: int, targets: list[str], bit: dict[str, Any], number: int = 1) -> None:
     began = world.run["began_ns"]
-    head = {"p": "nemesis", "s": 1, "f": "nemesis"}
+    head = {"p": "nemesis", "s": number, "f": "nemesis"}
     told = {"kind": "kill", "targets": targets, "params": {}, "seed": 1}
     world.lines.append(head | {"t": began + begin_ms * MS, "e": "invoke"} | told)
     world.lines.append(head | {"t": began + end_ms * MS, "e": "ok", "bit": bit})
@@ -161,6 +161,31 @@ def test_while_most_nodes_are_hit_nothing_need_succeed() -> None:
     world.lines = [{**line, "t": line["t"] + 5000 * MS} for line in world.lines]
     nemesis(world, 0, 4000, ["node 1", "node 2"], {"exit_codes": [-9, -9]})
     assert closed(world) == {}
+
+
+def test_while_faults_together_hit_most_nodes_nothing_need_succeed() -> None:
+    world = complete()
+    world.lines = [{**line, "t": line["t"] + 5000 * MS} for line in world.lines]
+    nemesis(world, 0, 2000, ["node 1"], {"exit_code": -9})
+    assert closed(world).keys() == {"window kill nemesis #1"}
+    nemesis(world, 1900, 4000, ["node 1"], {"exit_code": -9}, number=2)
+    assert closed(world).keys() == {"window kill nemesis #1", "window kill nemesis #2"}
+    nemesis(world, 1900, 4000, ["node 2"], {"exit_code": -9}, number=3)
+    assert closed(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("fact", "is_closed"),
+    [
+        ({"exits": [{"node": 1, "pid": 7, "status": -9, "expected": True}]}, False),
+        ({"exits": [{"node": 1, "pid": 7, "status": 1, "expected": False}]}, False),
+        ({"exits": [{"node": 1, "pid": 7, "status": -11, "expected": False}]}, True),
+        ({"exits": [{"node": 1, "pid": 7, "status": 70, "expected": False}]}, True),
+        ({"bugs": ["Traceback (most recent call last):"]}, True),
+    ],
+)
+def test_a_node_that_shows_a_bug_makes_a_run_invalid(world: World, fact: dict[str, Any], is_closed: bool) -> None:
+    assert ("nodes" in closed(world, **fact)) is is_closed
 
 
 def test_a_fault_that_showed_nothing_did_not_bite(world: World) -> None:

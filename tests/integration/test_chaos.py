@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ RUN_SECONDS = 110.0
 SECONDS = 16
 
 
+PROGRAM = (sys.executable, "-m", "quorumlog")
+
+
 def command(directory: Path, *more: str) -> list[str]:
-    program = "import sys; from quorumlog.cli.main import main; sys.exit(main())"
-    return [sys.executable, "-c", program, "chaos", "run", "--directory", str(directory), *more]
+    return [*PROGRAM, "chaos", "run", "--directory", str(directory), *more]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +30,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("chaos") / "run"
     more = ("--seconds", str(SECONDS), "--seed", "1", "--faults", "kill", "--output", "json")
     ran = subprocess.run(command(directory, *more), capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
-    assert ran.returncode == 0, ran.stderr
-    (directory / "said.json").write_text(ran.stdout)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    said = json.loads(ran.stdout)
+    assert (said["verdict"], said["directory"], said["seed"]) == ("passed", str(directory), 1)
     return directory
+
+
+def test_the_run_is_judged_again_with_the_same_verdict(folder: Path) -> None:
+    before = (folder / "verdict.json").read_bytes()
+    words = [*PROGRAM, "chaos", "judge", str(folder), "--output", "json"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {"directory": str(folder)} | json.loads(before)
+    assert (folder / "verdict.json").read_bytes() == before
+
+
+def test_a_record_that_is_gone_from_every_replica_convicts(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(folder, broken)
+    path = broken / "history" / "final.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["recs"][5:6]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [*PROGRAM, "chaos", "judge", str(broken)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    assert ran.returncode == 3, ran.stdout
+    assert ran.stdout.startswith("verdict: anomaly\n")
 
 
 def test_the_fault_bit_and_the_killed_node_came_back(folder: Path) -> None:
