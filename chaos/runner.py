@@ -134,7 +134,11 @@ class Run:
         return ClientProgram(workload.name, log, workload.module, *arguments)
 
     async def _inflict_all(self, scene: Scene, clients: Sequence[ClientProgram], began: float) -> None:
-        """Inflict every fault in its time."""
+        """Inflict every fault in its time.
+
+        Raises:
+            QuorumlogError: a client ended by itself, or a node did not do what a fault needs.
+        """
         nemesis = Recorder(self._orders.directory, "nemesis")
         end = began + self._orders.seconds
         try:
@@ -142,6 +146,8 @@ class Run:
                 for planned in self.plan:
                     group.create_task(self._inflict(scene, nemesis, planned, began))
                 group.create_task(_watch(clients, end))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
         finally:
             nemesis.close()
 
@@ -153,7 +159,9 @@ class Run:
         try:
             await fault.start()
             self._say(f"{planned.at_seconds:6.1f} s  {fault.kind} {' '.join(fault.targets)}")
-            await asyncio.sleep(max(0.0, began + planned.end_seconds - monotonic()))
+            end = began + planned.end_seconds
+            while monotonic() < (end if fault.bit else end + fault.patience_seconds):
+                await asyncio.sleep(LOOK_SECONDS)
         finally:
             await self._end(fault, operation, told)
 

@@ -16,6 +16,7 @@ from quorumlog.errors import InvalidRequest
 WARM_UP_SECONDS = 3.0
 """Before the first fault, so that there is something to lose."""
 PERIOD_SECONDS = (5.0, 15.0)
+SECONDS_MIN = WARM_UP_SECONDS + PERIOD_SECONDS[0] / 2
 QUIET = 0.25
 """How many periods have no fault."""
 AT_ONCE_MAX = 3
@@ -59,11 +60,18 @@ def draw(rng: random.Random, layout: Layout, kinds: Sequence[str], seconds: floa
     """Draw the faults of a run of so many seconds: in every period a few of `kinds`, in one of four none.
 
     At least one fault comes if there is any in `kinds`, whatever else is drawn.
+
+    Raises:
+        ScheduleInvalid: a kind is not known, or there is no time for any fault.
     """
     check_kinds(kinds)
+    if kinds and seconds < SECONDS_MIN:
+        raise ScheduleInvalid(
+            f"{seconds:g} seconds have no room for a fault", hint=f"let it take at least {SECONDS_MIN:g}"
+        )
     plan: list[Planned] = []
     begin = WARM_UP_SECONDS
-    while kinds and begin < seconds - PERIOD_SECONDS[0] / 2:
+    while kinds and begin <= seconds - PERIOD_SECONDS[0] / 2:
         length = min(rng.uniform(*PERIOD_SECONDS), seconds - begin)
         quiet = rng.random() < QUIET
         if plan and quiet:

@@ -58,6 +58,8 @@ class Fault(ABC):
     kind: ClassVar[str]
     spares_disks: ClassVar[bool] = True
     """False: something may be lost from the disk of the node it is aimed at."""
+    patience_seconds: ClassVar[float] = 0.0
+    """How much longer than planned it goes on where it has not bitten, because other faults stood in its way."""
 
     def __init__(self, scene: Scene, parameters: Parameters) -> None:
         self.scene = scene

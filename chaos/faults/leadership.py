@@ -18,6 +18,7 @@ class Transfer(Fault):
     """Partitions are given to other leaders, one every `every_seconds`."""
 
     kind = "transfer"
+    patience_seconds = 20.0
     _task: asyncio.Task[None] | None = None
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
-from itertools import combinations, permutations
+from itertools import permutations
 from typing import Any
 
 from quorumlog.chaos.faults.fault import Fault, Layout, end_task
@@ -256,15 +256,15 @@ class Rate(_Ways):
 
 
 class Stall(_Ways):
-    """The connections of some directions stop in the middle of a frame, then go on or are reset."""
+    """The connections of one node stop in the middle of a frame, then go on or are reset."""
 
     kind = "stall"
     _on: tuple[tuple[Way, int], ...] = ()
 
     @classmethod
     def draw(cls, rng: random.Random, layout: Layout) -> dict[str, Any]:
-        """Draw where, and what becomes of the bytes that were held."""
-        return {"ways": _some_ways(rng, layout), "afterwards": rng.choice(("resume", "reset"))}
+        """Draw around which node, and what becomes of the bytes that were held."""
+        return {"ways": _ways_of_one(rng, layout), "afterwards": rng.choice(("resume", "reset"))}
 
     async def start(self) -> None:
         """Let each stall with its next chunk."""
@@ -322,9 +322,12 @@ def both_ways(pairs: Iterable[Pair]) -> set[Pair]:
 
 
 def _some_ways(rng: random.Random, layout: Layout) -> list[list[int]]:
-    nodes = range(1, layout.nodes + 1)
-    pairs = both_ways(combinations(nodes, 2))
     if rng.random() < 0.5:
-        one = rng.choice(nodes)
-        pairs = {pair for pair in pairs if one in pair}
-    return [list(pair) for pair in sorted(pairs)]
+        return _ways_of_one(rng, layout)
+    return [list(pair) for pair in permutations(range(1, layout.nodes + 1), 2)]
+
+
+def _ways_of_one(rng: random.Random, layout: Layout) -> list[list[int]]:
+    nodes = range(1, layout.nodes + 1)
+    one = rng.choice(nodes)
+    return [list(pair) for pair in permutations(nodes, 2) if one in pair]

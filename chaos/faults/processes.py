@@ -153,6 +153,7 @@ class RestartStorm(Fault):
     """Nodes are killed again and again, one every `every_seconds`, and started at once."""
 
     kind = "restart_storm"
+    patience_seconds = 20.0
     _task: asyncio.Task[None] | None = None
 
     @classmethod
@@ -187,6 +188,7 @@ class Rolling(Fault):
     """Every node is stopped in order, one after the other, and the next one only when the last one serves again."""
 
     kind = "rolling"
+    patience_seconds = 20.0
     _task: asyncio.Task[None] | None = None
 
     @classmethod

@@ -41,6 +41,12 @@ def test_any_fault_alone_comes_at_least_once(kind: str, seconds: float) -> None:
         assert {one.fault for one in drawn(seed, kinds=(kind,), seconds=seconds)} == {kind}
 
 
+def test_a_run_without_time_for_a_fault_is_refused() -> None:
+    assert len(drawn(1, seconds=schedule.SECONDS_MIN)) > 0
+    with pytest.raises(schedule.ScheduleInvalid, match="5 seconds have no room for a fault"):
+        drawn(1, seconds=5.0)
+
+
 def test_without_faults_nothing_is_planned() -> None:
     assert drawn(1, kinds=()) == []
 
