@@ -160,8 +160,10 @@ class Run:
             await fault.start()
             self._say(f"{planned.at_seconds:6.1f} s  {fault.kind} {' '.join(fault.targets)}")
             end = began + planned.end_seconds
-            while monotonic() < (end if fault.bit else end + fault.patience_seconds):
-                await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(max(0.0, end - monotonic()))
+            for _ in range(int(fault.patience_seconds / LOOK_SECONDS)):
+                if not fault.bit:
+                    await asyncio.sleep(LOOK_SECONDS)
         finally:
             await self._end(fault, operation, told)
 
