@@ -17,6 +17,8 @@ from quorumlog.proto.client_pb2_grpc import AdminStub
 
 CALL_SECONDS = 2.0
 FOUND_SECONDS = 5.0
+LEAD_SECONDS = 0.5
+"""Who leads is asked again and again, also while a node is paused."""
 LOOK_SECONDS = 0.1
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -67,25 +69,25 @@ class Sight:
             channel = self._channels[number] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         return AdminStub(channel)
 
-    async def status(self, number: int) -> pb.StatusResponse | None:
-        """How a node is; None while it does not answer."""
+    async def status(self, number: int, seconds: float = CALL_SECONDS) -> pb.StatusResponse | None:
+        """How a node is; None where it does not answer within `seconds`."""
         try:
-            answer: pb.StatusResponse = await self._admin(number).Status(pb.StatusRequest(), timeout=CALL_SECONDS)
+            answer: pb.StatusResponse = await self._admin(number).Status(pb.StatusRequest(), timeout=seconds)
         except grpc.RpcError:
             return None
         return answer
 
-    async def statuses(self) -> dict[int, pb.StatusResponse]:
-        """How all nodes are that answer."""
+    async def statuses(self, seconds: float = CALL_SECONDS) -> dict[int, pb.StatusResponse]:
+        """How all nodes are that answer within `seconds`."""
         numbers = [node.number for node in self._nodes]
-        told = await asyncio.gather(*(self.status(number) for number in numbers))
+        told = await asyncio.gather(*(self.status(number, seconds) for number in numbers))
         return {number: one for number, one in zip(numbers, told, strict=True) if one is not None}
 
     async def lead(self, topic: str, partition: int) -> Lead | None:
         """The leader of the highest term among those who say that they lead a partition."""
         found = [
             Lead(number, replica.leader_epoch)
-            for number, told in (await self.statuses()).items()
+            for number, told in (await self.statuses(LEAD_SECONDS)).items()
             for replica in told.replicas
             if (replica.topic, replica.partition, replica.role) == (topic, partition, "leader")
         ]

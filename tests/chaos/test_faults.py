@@ -29,7 +29,7 @@ FILES = {"db/000007.sst": 5000, "db/000009.log": 300, "db/CURRENT": 16, "votes":
 class Blind(Sight):
     """Sees nothing: its nodes answer nobody."""
 
-    async def statuses(self) -> dict[int, Any]:
+    async def statuses(self, seconds: float = 1.0) -> dict[int, Any]:
         return {}
 
 
