@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import secrets
 import shutil
 import signal
@@ -17,7 +18,7 @@ from quorumlog.chaos.runner import Orders, Run
 from quorumlog.chaos.schedule import check_kinds
 from quorumlog.chaos.workloads.catalogue import WORKLOADS, check_workloads
 from quorumlog.cli.arguments import add_output, duration, whole
-from quorumlog.cli.errors import INTERRUPTED
+from quorumlog.cli.errors import INTERRUPTED, UsageError
 from quorumlog.cli.output import print_json
 from quorumlog.errors import InvalidRequest
 
@@ -46,6 +47,8 @@ def chaos(parser: argparse.ArgumentParser) -> None:
 
 def run_chaos(arguments: argparse.Namespace) -> int:
     """Run and judge; returns the exit code."""
+    if importlib.util.find_spec("rocksdict") is None:  # judging needs no server, running does
+        raise UsageError("chaos run needs: pip install 'quorumlog[chaos]'", "")
     if not 1 <= arguments.nodes <= NODES_MAX:
         raise InvalidRequest(
             f"--nodes {arguments.nodes} is not between 1 and {NODES_MAX}", hint="3 lose one node at a time, 5 two"

@@ -18,6 +18,8 @@ from quorumlog.dev_cluster import PEER_PORT_DISTANCE, free_ports
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.1
+STARTS_MAX = 3
+"""A node that ends as often before there is a cluster will not come up."""
 SETTINGS: dict[str, object] = {
     "tick_seconds": 0.05,
     "disk_free_bytes_min": 1 << 20,
@@ -77,6 +79,12 @@ async def _found(nodes: list[Node], sight: Sight) -> None:
         missing = [refusal] if refusal is not None else lacking(await sight.statuses(), len(nodes))
         if not missing:
             return
+        for node in nodes:
+            if len(node.exits) >= STARTS_MAX:
+                raise NodeFailed(
+                    f"node {node.number} ended {STARTS_MAX} times ({node.exits[-1].status}): {node.last_words()}",
+                    hint=f"its log is {node.log}",
+                )
         if monotonic() >= deadline:
             raise NodeFailed(
                 f"the cluster is not ready after {READY_SECONDS:g} s: {missing[0]}",

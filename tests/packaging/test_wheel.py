@@ -141,6 +141,9 @@ def test_a_verb_whose_extra_is_missing_says_what_to_install(plain: Path, outside
         done = run(plain / "quorumlog", verb, folder=outside, check=False)
         assert done.returncode == 2
         assert "needs: pip install 'quorumlog[node]'" in done.stderr
+    done = run(plain / "quorumlog", "chaos", "run", folder=outside, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "quorumlog: chaos run needs: pip install 'quorumlog[chaos]'\n"
 
 
 def test_type_checkers_see_the_types(plain: Path, outside: Path) -> None:
