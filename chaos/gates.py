@@ -14,9 +14,9 @@ from quorumlog.chaos.history.events import NEVER, Nemesis
 PER_SECOND_MIN: Final = 50.0
 IN_WINDOW_MIN: Final = 100
 WINDOW_SECONDS_MIN: Final = 1.0
-RECOVERY_SECONDS: Final = 10.0
 FINAL_READS_SHARE_MIN: Final = 0.95
 SECOND: Final = 1_000_000_000
+RECOVERY: Final = 10 * SECOND
 BUG: Final = 70
 """Exit code of a node that ends because of a bug."""
 
@@ -63,17 +63,25 @@ def _throughput(evidence: Evidence) -> Gate:
 def _windows(evidence: Evidence) -> Iterator[Gate]:
     """While a fault lasts enough has to succeed: 100 operations, in a window of less than two seconds 50 per second.
 
-    Shorter than a second says nothing. Where half of the nodes or more are hit, by this fault and those around it,
-    nothing need succeed meanwhile, so all of them and the ten seconds after the last one count as well.
+    Shorter than a second says nothing. Where faults together leave no majority nothing need succeed meanwhile, so the
+    ten seconds after the last of them count as well.
     """
     times = evidence.history.successes
+    ends = {id(fault): _end(fault, times) for fault in evidence.history.faults}
     for fault in evidence.history.faults:
-        ended = _ended(evidence, fault)
+        ended = ends[id(fault)]
         seconds = (ended - fault.invoked) / SECOND
         if seconds <= WINDOW_SECONDS_MIN:
             continue
+        together = [
+            other
+            for other in evidence.history.faults
+            if other.invoked <= ended and fault.invoked <= ends[id(other)] + _lingers(other)
+        ]
+        until = ended
+        if not _majority_left(evidence.history.run.get("nodes"), together):
+            until = max(ends[id(other)] for other in together) + RECOVERY
         required = min(IN_WINDOW_MIN, round(PER_SECOND_MIN * seconds))
-        until = _recovered(evidence, fault)
         count = bisect_right(times, until) - bisect_left(times, fault.invoked)
         text = (
             f"{count} operations succeeded from {evidence.seconds(fault.invoked)} s to {evidence.seconds(until)} s, "
@@ -82,27 +90,26 @@ def _windows(evidence: Evidence) -> Iterator[Gate]:
         yield Gate(f"window {fault.kind} {fault.process} #{fault.number}", count, required, text)
 
 
-def _ended(evidence: Evidence, fault: Nemesis) -> int:
-    if fault.completed != NEVER:
-        return fault.completed
-    return max([fault.invoked, *evidence.history.successes[-1:]])
+def _end(fault: Nemesis, times: list[int]) -> int:
+    return fault.completed if fault.completed != NEVER else max([fault.invoked, *times[-1:]])
 
 
-def _recovered(evidence: Evidence, fault: Nemesis) -> int:
-    """When enough must have succeeded. A node counts as hit while it recovers as well."""
-    slack = int(RECOVERY_SECONDS * SECOND)
-    ended = _ended(evidence, fault)
-    around = [
-        one
-        for one in evidence.history.faults
-        if one.invoked <= ended and _ended(evidence, one) + slack >= fault.invoked
-    ]
-    told = evidence.history.run.get("nodes")
-    count = len(told) if isinstance(told, list) else told
-    hit = {str(target) for one in around for target in one.targets}
-    if isinstance(count, int) and 2 * len(hit) >= count:
-        return max(_ended(evidence, one) for one in around) + slack
-    return ended
+def _lingers(fault: Nemesis) -> int:
+    """A node that was hit takes its time to come back; a link is there at once."""
+    return RECOVERY if any(str(target).startswith("node ") for target in fault.targets) else 0
+
+
+def _majority_left(nodes: object, faults: list[Nemesis]) -> bool:
+    """Whether some node that is not hit has links that are not hit, both ways, to a majority of such nodes and itself.
+
+    Targets are "node 1" and "1>2", a link in one direction; others hit neither.
+    """
+    if not isinstance(nodes, int):
+        return True
+    targets = {str(target) for fault in faults for target in fault.targets}
+    whole = [node for node in range(1, nodes + 1) if f"node {node}" not in targets]
+    reached = (sum(not {f"{one}>{two}", f"{two}>{one}"} & targets for two in whole) for one in whole)
+    return any(2 * count > nodes for count in reached)
 
 
 def _bites(evidence: Evidence) -> Iterator[Gate]:

@@ -73,7 +73,7 @@ def commit_skips(evidence: Evidence) -> Iterator[Anomaly]:
     """K31: an offset is committed although a visible record below it had been given to no member of the group.
 
     What the group was given first is where it began; what was trimmed need not be given. Commits that failed do not
-    count. O(N log N).
+    count; of what happens at one moment, what is given comes first. O(N log N).
     """
     events: dict[tuple[str, str], list[tuple[int, bool, int, Operation, int]]] = {}
     first: dict[tuple[str, str], int] = {}
@@ -82,13 +82,13 @@ def commit_skips(evidence: Evidence) -> Iterator[Anomaly]:
         for tp, offset, _ in poll.records:
             key = (poll.group, tp)
             number += 1
-            events.setdefault(key, []).append((poll.completed, True, number, poll, offset))
+            events.setdefault(key, []).append((poll.completed, False, number, poll, offset))
             first[key] = min(offset, first.get(key, offset))
     for commit in evidence.history.commits:
         if not commit.failed:
             for tp, position in commit.positions.items():
                 number += 1
-                event = (commit.invoked, False, number, commit, position.offset)
+                event = (commit.invoked, True, number, commit, position.offset)
                 events.setdefault((commit.group, tp), []).append(event)
     for key, begin in sorted(first.items()):
         yield from _skips_of(evidence, key, begin, sorted(events[key], key=lambda event: event[:3]))
@@ -102,8 +102,8 @@ def _skips_of(
     visible = log.visible
     place = bisect_left(visible, max(begin, log.trimmed))
     given: set[int] = set()
-    for _, delivered, _, operation, offset in events:
-        if delivered:
+    for _, commits, _, operation, offset in events:
+        if not commits:
             given.add(offset)
             while place < len(visible) and visible[place] in given:
                 place += 1

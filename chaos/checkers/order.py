@@ -8,7 +8,7 @@ from typing import NamedTuple
 from quorumlog.chaos.checkers.anomaly import Anomaly, anomaly
 from quorumlog.chaos.checkers.evidence import Evidence, Log
 from quorumlog.chaos.checkers.sweep import sweep
-from quorumlog.chaos.history.events import Operation, Produce
+from quorumlog.chaos.history.events import Fetch, ListOffsets, Operation, Produce
 
 
 class Span(NamedTuple):
@@ -23,8 +23,8 @@ def realtime_order(evidence: Evidence) -> Iterator[Anomaly]:
     """K6: what was completed before something else was invoked stands after it.
 
     For two produces of different processes (of one process it is K7): offsets of the first are all below those of the
-    second. For a read and a produce: a record whose writing began after the read does not stand below what was read
-    (at its place it is K23 or K3). O(N log N).
+    second. For a read and a produce: a record whose writing began after the read does not stand below the end that the
+    read told (where the read returned it, it is K23). O(N log N).
     """
     for log in evidence.all_logs():
         writes = [span for span in (_span(log, produce) for produce in log.produces) if span is not None]
@@ -36,7 +36,7 @@ def realtime_order(evidence: Evidence) -> Iterator[Anomaly]:
             if not isinstance(later.operation, Produce):
                 continue
             earlier = bounds.above(later)
-            if earlier is not None:
+            if earlier is not None and not _was_read_before(log, later.operation):
                 yield anomaly(
                     evidence,
                     "K6",
@@ -46,6 +46,11 @@ def realtime_order(evidence: Evidence) -> Iterator[Anomaly]:
                     earlier.operation,
                     later.operation,
                 )
+
+
+def _was_read_before(log: Log, produce: Produce) -> bool:
+    reads = (log.first_read.get(value) for value in produce.values)
+    return any(read is not None and read.completed < produce.invoked for read in reads)
 
 
 class _HighestOfOthers:
@@ -70,11 +75,11 @@ class _HighestOfOthers:
         for span in self._written:
             if span.operation.process != later.operation.process and span.highest >= later.lowest:
                 return span
-        return self._read if self._read is not None and self._read.highest > later.highest else None
+        return self._read if self._read is not None and self._read.highest >= later.lowest else None
 
 
 def _verb(operation: Operation) -> str:
-    return "written" if isinstance(operation, Produce) else "read"
+    return "written" if isinstance(operation, Produce) else "known as committed"
 
 
 def _found(log: Log, produce: Produce) -> list[int]:
@@ -83,6 +88,8 @@ def _found(log: Log, produce: Produce) -> list[int]:
 
 def _span(log: Log, produce: Produce) -> Span | None:
     """Where the values of an operation were found; where none was, what its acknowledgement says."""
+    if produce.failed:
+        return None  # where it may not be at all, it has no order
     found = _found(log, produce)
     if found:
         return Span(min(found), max(found), produce)
@@ -95,10 +102,10 @@ def _span(log: Log, produce: Produce) -> Span | None:
 
 
 def _reads(log: Log) -> Iterator[Span]:
-    for fetch in log.fetches:
-        if fetch.records:
-            offsets = [record.offset for record in fetch.records]
-            yield Span(min(offsets), max(offsets), fetch)
+    replies: list[Fetch | ListOffsets] = [*log.fetches, *log.listings]
+    for told in replies:
+        if told.high_watermark:
+            yield Span(0, told.high_watermark - 1, told)
     for poll in log.polls:
         offsets = [record.offset for record in poll.records if record.tp == log.tp]
         yield Span(min(offsets), max(offsets), poll)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from quorumlog.chaos.checkers.anomaly import Anomaly, anomaly
-from quorumlog.chaos.checkers.evidence import Evidence, Log
+from quorumlog.chaos.checkers.evidence import Evidence, Log, offsets_of
 from quorumlog.chaos.checkers.stints import stints
 from quorumlog.chaos.checkers.sweep import sweep
 from quorumlog.chaos.history.events import Fetch, FinalRead, ListOffsets, Operation, Produce
@@ -111,8 +111,10 @@ def _end(log: Log, operation: Operation) -> int | None:
         return operation.high_watermark
     if not isinstance(operation, Produce) or not operation.ok or operation.base_offset is None:
         return None
-    found = [log.found[value].offset for value in operation.values if value in log.found]
-    return max(found, default=operation.base_offset) + 1
+    for place, value in enumerate(operation.values):
+        if value in log.found and operation.idempotent:
+            return log.found[value].offset + (len(operation.values) - place if operation.batch else 1)
+    return offsets_of(operation).stop
 
 
 def _told(operation: Operation) -> Iterator[object]:

@@ -156,10 +156,14 @@ def test_a_short_window_needs_less() -> None:
     assert closed(world) == {}
 
 
-def test_while_most_nodes_are_hit_nothing_need_succeed() -> None:
+@pytest.mark.parametrize(
+    "targets", [["node 1", "node 2"], ["1>2", "3>2", "3>1"], ["node 2", "1>3"], ["node 1", "node 2", "node 3"]]
+)
+def test_without_a_majority_nothing_need_succeed(targets: list[str]) -> None:
     world = complete()
     world.lines = [{**line, "t": line["t"] + 5000 * MS} for line in world.lines]
-    nemesis(world, 0, 4000, ["node 1", "node 2"], {"exit_codes": [-9, -9]})
+    nemesis(world, 0, 4000, targets[:1], {"exit_codes": [-9]})
+    nemesis(world, 1000, 3000, targets[1:], {"exit_codes": [-9]}, number=2)
     assert closed(world) == {}
 
 
@@ -186,6 +190,14 @@ def test_while_faults_together_hit_most_nodes_nothing_need_succeed() -> None:
 )
 def test_a_node_that_shows_a_bug_makes_a_run_invalid(world: World, fact: dict[str, Any], is_closed: bool) -> None:
     assert ("nodes" in closed(world, **fact)) is is_closed
+
+
+@pytest.mark.parametrize("targets", [["node 1"], ["1>2", "2>1"], ["orders"]])
+def test_with_a_majority_something_must_succeed(targets: list[str]) -> None:
+    world = complete()
+    world.lines = [{**line, "t": line["t"] + 5000 * MS} for line in world.lines]
+    nemesis(world, 0, 4000, targets, {"exit_codes": [-9]})
+    assert closed(world).keys() == {"window kill nemesis #1"}
 
 
 def test_a_fault_that_showed_nothing_did_not_bite(world: World) -> None:
