@@ -62,12 +62,15 @@ class OffsetsPath:
             done(_failed(wanted, error))
             return
 
+        # That in which it proves to lead. A later one may be known by the time of the answer, and is another leader's.
+        leader_epoch = replica.raft.term
+
         def on_confirmed(leads: bool) -> None:
             if not leads:
                 done(_failed(wanted, self._directory.not_leader(found)))
                 return
             try:
-                answer = _locate(found, replica, wanted)
+                answer = _locate(found, replica, wanted, leader_epoch)
             except EntryDamaged as damage:
                 replica.note_damage(damage.index)
                 self._directory.touch(replica)
@@ -90,14 +93,16 @@ class OffsetsPath:
         self._directory.touch(replica)
 
 
-def _locate(found: Found, replica: Replica, wanted: client_pb2.ListOffsetsPartition) -> client_pb2.ListedOffset:
+def _locate(
+    found: Found, replica: Replica, wanted: client_pb2.ListOffsetsPartition, leader_epoch: int
+) -> client_pb2.ListedOffset:
     assert replica.partition is not None
     start, end = replica.partition.log_start_offset, replica.high_watermark
     answer = client_pb2.ListedOffset(
         topic_id=found.topic.topic_id,
         topic=found.topic.name,
         partition=wanted.partition,
-        leader_epoch=replica.raft.term,
+        leader_epoch=leader_epoch,
     )
     match wanted.WhichOneof("position"):
         case "earliest":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from quorumlog.node.broker import offsets
@@ -54,6 +56,23 @@ def test_any_time_in_an_empty_partition_is_its_end(node: LoneBroker, timestamp_m
 def test_earliest_and_latest(node: LoneBroker) -> None:
     assert ask(node, pb.ListOffsetsPartition(topic="t", earliest=True)).offset == 0
     assert ask(node, pb.ListOffsetsPartition(topic="t", latest=True)).offset == 6
+
+
+def test_an_offset_has_the_epoch_in_which_its_leader_proved_to_lead(
+    node: LoneBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof and the news of a later term may come in one turn; of that term the node is no leader."""
+    group = node.broker.catalogue.topics["t"].partitions[0].group_id
+    replica = node.broker.multi.replicas[group]
+    term = replica.raft.term
+    confirm: list[Callable[[bool], None]] = []
+    monkeypatch.setattr(replica, "read_index", confirm.append)
+    answers: list[pb.ListOffsetsResponse] = []
+    wanted = pb.ListOffsetsPartition(topic="t", latest=True)
+    node.broker.offsets.list_offsets(pb.ListOffsetsRequest(partitions=[wanted]), answers.append)
+    monkeypatch.setattr(type(replica.raft), "term", term + 1)
+    confirm[0](True)
+    assert (answers[0].offsets[0].offset, answers[0].offsets[0].leader_epoch) == (6, term)
 
 
 @pytest.mark.parametrize(
