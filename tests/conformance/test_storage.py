@@ -287,7 +287,7 @@ def apply_to_model(model: dict[Family, dict[bytes, bytes]], change: tuple[str, F
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 @given(steps=STEPS, start=KEYS, end=KEYS, reverse=st.booleans(), limit=st.none() | st.integers(0, 5))
 def test_it_agrees_with_dictionaries(
     implementation: str, steps: list[object], start: bytes, end: bytes, reverse: bool, limit: int | None

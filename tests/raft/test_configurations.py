@@ -72,7 +72,7 @@ class LogOfConfigurations(RuleBasedStateMachine):
 
 
 TestLogOfConfigurations = LogOfConfigurations.TestCase
-TestLogOfConfigurations.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLogOfConfigurations.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 class Group:
@@ -114,7 +114,7 @@ class Group:
 WISHES = st.tuples(st.sets(st.integers(1, 5), max_size=5), st.sets(st.integers(1, 5), max_size=5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(WISHES, max_size=8))
 def test_a_sequence_of_changes_ends_in_the_last_one_that_was_allowed(wishes: list[tuple[set[int], set[int]]]) -> None:
     group = Group()

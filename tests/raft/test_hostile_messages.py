@@ -85,7 +85,7 @@ def observable(shell: Shell) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ACTIONS, max_size=25), st.sampled_from([(1,), (1, 2), (1, 2, 3), (2, 3)]), st.booleans(), st.booleans())
 def test_nonsense_is_refused_without_effect(
     actions: list[Message | str], voters: tuple[int, ...], counting: bool, elected: bool

@@ -115,4 +115,4 @@ class LeaderAndPeer(RuleBasedStateMachine):
 
 
 TestLeaderAndPeer = LeaderAndPeer.TestCase
-TestLeaderAndPeer.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLeaderAndPeer.settings = settings(max_examples=60, stateful_step_count=25)

@@ -347,9 +347,9 @@ class RocksGroupLogMachine(GroupLogMachine):
 
 TestGroupLogInMemory = GroupLogMachine.TestCase
 TestGroupLogInMemory.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=60, stateful_step_count=25, suppress_health_check=list(HealthCheck), print_blob=True
 )
 TestGroupLogInRocks = RocksGroupLogMachine.TestCase
 TestGroupLogInRocks.settings = settings(
-    max_examples=5, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=5, stateful_step_count=25, suppress_health_check=list(HealthCheck), print_blob=True
 )

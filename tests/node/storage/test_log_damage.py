@@ -418,7 +418,7 @@ def test_a_cut_amid_damage_waits_until_it_is_mended(storage: MemoryStorage, log:
 # --- all of it at random ---
 
 
-@settings(max_examples=150, deadline=None, print_blob=True)
+@settings(max_examples=150, print_blob=True)
 @given(seed=st.integers(0, 1 << 32))
 def test_any_damage_to_entries_and_index_rows_is_named_and_mended_or_the_log_is_lost(seed: int) -> None:
     rng = random.Random(seed)
