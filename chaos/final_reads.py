@@ -8,6 +8,7 @@ from typing import Any
 from quorumlog.chaos.history.writer import Recorder
 from quorumlog.chaos.workloads.batches import Read, read_batches
 from quorumlog.chaos.workloads.producing import unpad
+from quorumlog.chaos.workloads.program import Place
 from quorumlog.chaos.workloads.wire import Refused, Wire, attempt, check
 from quorumlog.clock import monotonic
 from quorumlog.proto import client_pb2 as pb
@@ -19,11 +20,12 @@ FETCH_BYTES_MAX = 8 << 20
 
 
 async def read_replica(
-    wire: Wire, recorder: Recorder, node: int, topic: str, partition: int, *, tp: str, seconds: float
+    wire: Wire, recorder: Recorder, node: int, place: Place, partition: int, *, seconds: float
 ) -> bool:
     """Note what one node holds of a partition, up to its high watermark; returns whether it could be read."""
+    tp = place.tp(partition)
     try:
-        reads, told = await _read_all(wire, node, topic, partition, monotonic() + seconds)
+        reads, told = await _read_all(wire, node, place, partition, monotonic() + seconds)
     except Refused as refused:
         operation = recorder.invoke("final_read", node=node, tp=tp)
         operation.fail(node=node, tp=tp, error=str(refused))
@@ -41,13 +43,13 @@ async def read_replica(
 
 
 async def _read_all(
-    wire: Wire, node: int, topic: str, partition: int, deadline: float
+    wire: Wire, node: int, place: Place, partition: int, deadline: float
 ) -> tuple[list[Read], pb.FetchedPartition]:
     reads: list[Read] = []
     offset = 0
     while True:
         try:
-            told = await _fetch(wire, node, topic, partition, offset)
+            told = await _fetch(wire, node, place, partition, offset)
         except Refused as refused:
             if not refused.error.retriable or monotonic() >= deadline:
                 raise
@@ -59,12 +61,12 @@ async def _read_all(
         if offset >= told.high_watermark:
             return reads, told
         if not found and monotonic() >= deadline:
-            said = f"node {node} shows {offset} of {told.high_watermark} records of {topic}[{partition}]"
+            said = f"node {node} shows {offset} of {told.high_watermark} records of {place.tp(partition)}"
             raise Refused(pb.Error(code=pb.TIMED_OUT, message=said))
 
 
-async def _fetch(wire: Wire, node: int, topic: str, partition: int, offset: int) -> pb.FetchedPartition:
-    wanted = pb.FetchPartition(topic=topic, partition=partition, offset=offset)
+async def _fetch(wire: Wire, node: int, place: Place, partition: int, offset: int) -> pb.FetchedPartition:
+    wanted = pb.FetchPartition(topic_id=place.topic_id, topic=place.topic, partition=partition, offset=offset)
     request = pb.FetchRequest(partitions=[wanted], any_replica=True, max_bytes=FETCH_BYTES_MAX)
     answer = await attempt(lambda: wire.log(node).Fetch(request, timeout=CALL_SECONDS))
     check(answer.error if answer.HasField("error") else None)

@@ -19,6 +19,7 @@ from quorumlog.chaos.final_reads import read_replica
 from quorumlog.chaos.history.writer import Recorder, Recording
 from quorumlog.chaos.site import serving_cluster, until_whole
 from quorumlog.chaos.workloads.catalogue import WORKLOADS, Workload
+from quorumlog.chaos.workloads.program import Place, living
 from quorumlog.chaos.workloads.wire import Wire
 from quorumlog.clock import monotonic
 from quorumlog.errors import InvalidRequest
@@ -180,17 +181,17 @@ class Run:
         recorder = Recorder(self._orders.directory, "final")
         try:
             statuses = await scene.sight.statuses()
-            for workload in self._workloads:
-                for partition in range(workload.partitions):
+            places = [Place(workload.topic, workload.partitions) for workload in self._workloads]
+            for place in [*places, *living(self._orders.directory)]:
+                for partition in range(place.partitions):
                     held = {
                         number
                         for number, told in statuses.items()
                         for replica in told.replicas
-                        if (replica.topic, replica.partition) == (workload.topic, partition)
+                        if (replica.topic, replica.partition) == (place.topic, partition)
                     }
                     for node in sorted(held):
-                        tp = f"{workload.topic}/{partition}"
-                        await read_replica(wire, recorder, node, workload.topic, partition, tp=tp, seconds=READ_SECONDS)
+                        await read_replica(wire, recorder, node, place, partition, seconds=READ_SECONDS)
         finally:
             recorder.close()
             await wire.close()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from quorumlog.chaos.history.writer import Recorder
 from quorumlog.chaos.workloads.producing import Producer
-from quorumlog.chaos.workloads.program import OPERATION_SECONDS, Place, Stage, run
+from quorumlog.chaos.workloads.program import OPERATION_SECONDS, Place, Stage, note_living, run
 from quorumlog.chaos.workloads.reading import Reader
 from quorumlog.chaos.workloads.wire import Refused, attempt, check
 from quorumlog.clock import monotonic
@@ -61,7 +62,9 @@ class Churner:
         if made is None:
             return
         await self._use(Place(place.topic, PARTITIONS, made, self._life))
-        await self._change("delete_topic", place, lambda node, seconds: self._delete(node, place, made, seconds))
+        gone = await self._change("delete_topic", place, lambda node, seconds: self._delete(node, place, made, seconds))
+        if gone is None:
+            note_living(self._stage.orders.directory, replace(place, topic_id=made))
 
     async def _use(self, place: Place) -> None:
         producer = Producer(self._stage, f"{place.label}-producer", place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -51,6 +52,19 @@ class Place:
     def tp(self, partition: int) -> str:
         """What histories call one of its partitions."""
         return f"{self.label}/{partition}"
+
+
+def note_living(directory: Path, place: Place) -> None:
+    """Note a topic that a workload has made and that may be there at the end, so that it is read as well."""
+    path = directory / "living" / f"{place.label}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps([place.topic, place.partitions, place.topic_id.hex(), place.life]))
+
+
+def living(directory: Path) -> list[Place]:
+    """Every topic that was noted."""
+    noted = [json.loads(path.read_text()) for path in sorted((directory / "living").glob("*.json"))]
+    return [Place(topic, partitions, bytes.fromhex(topic_id), life) for topic, partitions, topic_id, life in noted]
 
 
 class Stage:

@@ -13,7 +13,7 @@ from quorumlog.chaos.history.values import fault_of, value_of
 from quorumlog.chaos.workloads.batches import batch_of, read_batches
 from quorumlog.chaos.workloads.catalogue import WORKLOADS, check_workloads
 from quorumlog.chaos.workloads.producing import pad, unpad
-from quorumlog.chaos.workloads.program import Place
+from quorumlog.chaos.workloads.program import Place, living, note_living
 from quorumlog.errors import InvalidRequest
 
 VALUE = value_of("orders/1", "p-1#2", 7, 1, 2)
@@ -46,6 +46,14 @@ def test_a_batch_is_read_as_it_was_made() -> None:
 def test_a_topic_in_a_later_life_has_another_name_in_histories() -> None:
     assert Place("t", 2).tp(1) == "t/1"
     assert Place("t", 2, b"id", life=3).tp(1) == "t@3/1"
+
+
+def test_topics_that_may_be_there_at_the_end_are_noted(tmp_path: Path) -> None:
+    assert living(tmp_path) == []
+    places = [Place("churn-1-1", 2, b"one", life=3), Place("churn-2-1", 2, b"two")]
+    for place in places:
+        note_living(tmp_path, place)
+    assert living(tmp_path) == sorted(places, key=lambda place: place.label)
 
 
 @pytest.mark.parametrize("names", [(), ("log", "sleep")])
