@@ -14,6 +14,8 @@ from quorumlog.chaos.nodes import Node
 TERM_SECONDS = 5.0
 """How long it is looked for the successor of a leader."""
 LOOK_SECONDS = 0.05
+AIM_SECONDS = 20.0
+"""How long a fault waits for a node to be aimed at while other faults keep all of them down."""
 STOPPED_SECONDS = 2.0
 
 
@@ -34,19 +36,29 @@ class _OneNode(Fault):
         return {"node": rng.randint(1, layout.nodes)}
 
     async def find(self) -> Node:
-        """Take aim. Where nobody leads just now, or that node is down already, at one drawn now."""
+        """Take aim. Where nobody leads just now, or that node is down already, at one drawn now; where all are down,
+        when one is up again.
+        """
         number = self.parameters.get("node")
         if number is None:
             topic, partition = self.parameters["leader_of"]
             lead = await self.scene.sight.lead(topic, partition)
             number = lead.node if lead is not None else self.scene.rng.choice(self.scene.numbers)
             self._term = lead.term if lead is not None else 0
-        running = [node.number for node in self.scene.supervisor.nodes if node.pid is not None]
+        running = await self._running()
         if running and number not in running:
             number, self._term = self.scene.rng.choice(running), 0
         self.node = self.scene.supervisor.node(number)
         self.targets = [f"node {number}"]
         return self.node
+
+    async def _running(self) -> list[int]:
+        for _ in range(int(AIM_SECONDS / LOOK_SECONDS)):
+            running = [node.number for node in self.scene.supervisor.nodes if node.pid is not None]
+            if running:
+                return running
+            await asyncio.sleep(LOOK_SECONDS)
+        return []
 
     def watch(self) -> None:
         """Look for the next leader in the background, if a leader was hit."""

@@ -136,6 +136,21 @@ def test_a_node_that_is_down_is_not_killed_again_but_another_one(tmp_path: Path)
     on_stage(tmp_path, play)
 
 
+def test_a_kill_while_all_are_down_waits_for_one_that_is_up(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        everybody = made(scene, "kill_all")
+        one = made(scene, "kill")
+        await everybody.start()
+        killing = asyncio.create_task(one.start())
+        await asyncio.sleep(0)
+        await everybody.stop()
+        await killing
+        await one.stop()
+        assert one.bit["exit_code"] == -9
+
+    on_stage(tmp_path, play)
+
+
 @pytest.mark.parametrize("kind", LINKS)
 def test_ways_are_as_before_when_a_fault_of_links_is_over(tmp_path: Path, kind: str) -> None:
     async def play(scene: Scene) -> None:
