@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -59,6 +60,11 @@ class Log:
     def visible(self) -> list[int]:
         """Every offset at which a reader found a committed record, in order."""
         return sorted(self.seen)
+
+    @cached_property
+    def values(self) -> dict[int, str]:
+        """A value that was found at each offset."""
+        return {sighting.offset: value for value, sighting in self.found.items()}
 
     @cached_property
     def strewn(self) -> frozenset[str]:
@@ -169,7 +175,7 @@ class Evidence:
 
     def name(self, operation: Operation) -> str:
         """Say which operation it is."""
-        what = type(operation).__name__.lower()
+        what = re.sub("(?<=[a-z])(?=[A-Z])", "_", type(operation).__name__).lower()
         ended = "never told" if operation.completed == NEVER else f"{self.seconds(operation.completed)} s"
         return f"{operation.process} #{operation.number} {what}, {self.seconds(operation.invoked)} s to {ended}"
 

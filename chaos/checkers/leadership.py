@@ -65,9 +65,10 @@ def _other_term_than_read(evidence: Evidence, log: Log, dump: FinalRead) -> Iter
 def early_trims(evidence: Evidence) -> Iterator[Anomaly]:
     """K14: a log's beginning goes back, or passes a record that is younger than the retention time.
 
-    The beginning is confirmed where a leader lists it, and then not below any that was told before; fetches of one
-    session do not see it go back. Retention is what run.json says: null keeps everything, {"ms": n} keeps what is
-    younger; where there is also a limit of bytes, or nothing is said, any record may be trimmed. O(N log N).
+    The beginning is confirmed where a leader lists it, and then not below any that was told before; fetches from other
+    replicas do not see it go back in one session. Retention is what run.json says: null keeps everything, {"ms": n}
+    keeps what is younger; where there is also a limit of bytes, or nothing is said, any record may be trimmed.
+    O(N log N).
     """
     retention = evidence.history.run.get("retention", {})
     for log in evidence.all_logs():
@@ -85,6 +86,8 @@ def _goes_back(evidence: Evidence, log: Log) -> Iterator[Anomaly]:
             for one in {key, None}:
                 if one not in latest or operation.start > latest[one].start:
                     latest[one] = operation
+        elif isinstance(operation, Fetch) and operation.leader:
+            continue
         elif key in latest and operation.start < latest[key].start:
             text = f"the log begins at {operation.start}, and began at {latest[key].start} before"
             yield anomaly(evidence, "K14", log.tp, text, latest[key], operation)

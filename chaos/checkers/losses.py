@@ -24,7 +24,7 @@ def lost_writes(evidence: Evidence) -> Iterator[Anomaly]:
                     log.tp,
                     f"{value} {_standing(produce)} at offset {offset} and is nowhere: {log.absence(offset)}",
                     produce,
-                    *_beside(log, offset),
+                    *_beside(evidence, log, offset),
                 )
 
 
@@ -42,11 +42,10 @@ def _implied(log: Log) -> Iterator[tuple[Produce, str, int]]:
                 yield produce, value, bases[0] + place
 
 
-def _beside(log: Log, offset: int) -> list[Produce]:
+def _beside(evidence: Evidence, log: Log, offset: int) -> list[Produce]:
     """Who wrote what stands before and after an offset."""
-    near = {sighting.offset: value for value, sighting in log.found.items() if abs(sighting.offset - offset) == 1}
-    writers = {value: produce for produce in log.produces for value in produce.values}
-    return [writers[value] for _, value in sorted(near.items())]
+    near = (log.values.get(offset - 1), log.values.get(offset + 1))
+    return [evidence.writers[value] for value in near if value is not None]
 
 
 def lost_reads(evidence: Evidence) -> Iterator[Anomaly]:

@@ -83,7 +83,7 @@ def stale_reads(evidence: Evidence) -> Iterator[Anomaly]:
     The end of a log as its leader lists it is confirmed by a majority, so it is not below any end that anybody was
     told before, nor below what was acknowledged before. A fetch from a leader is not confirmed, and a leader that was
     deposed may not know of it yet: what it tells is not below what the same node told and acknowledged before in the
-    same term. Fetches of one session do not see a log's end go back. O(N log N).
+    same term. Fetches from other replicas do not see a log's end go back in one session. O(N log N).
     """
     for log in evidence.all_logs():
         highest = _Highest()
@@ -119,7 +119,7 @@ def _end(log: Log, operation: Operation) -> int | None:
 
 def _told(operation: Operation) -> Iterator[object]:
     yield "anybody"
-    if isinstance(operation, Fetch):
+    if isinstance(operation, Fetch) and not operation.leader:
         yield operation.session
     if isinstance(operation, Fetch | ListOffsets) or (isinstance(operation, Produce) and not operation.duplicate):
         yield operation.node, operation.term
@@ -128,10 +128,10 @@ def _told(operation: Operation) -> Iterator[object]:
 def _bound_by(operation: Fetch | ListOffsets) -> Iterator[object]:
     if isinstance(operation, ListOffsets):
         yield "anybody"
-    else:
-        if operation.leader and operation.term is not None:
-            yield operation.node, operation.term
+    elif not operation.leader:
         yield operation.session
+    elif operation.term is not None:
+        yield operation.node, operation.term
 
 
 def past_bounds(evidence: Evidence) -> Iterator[Anomaly]:

@@ -8,9 +8,11 @@ know yet that they were deposed; replicas behind; logs that are trimmed while th
 from __future__ import annotations
 
 import heapq
+import json
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from quorumlog.chaos.history.events import History
@@ -48,13 +50,14 @@ class Partition:
     deposed: tuple[int, int, int, int] | None = None
     ends: dict[int, int] = field(default_factory=lambda: dict.fromkeys(NODES, 0))
     gone: bool = False
+    epochs: dict[int, int] = field(default_factory=dict)
 
     def append(self, values: list[str], writer: tuple[int, int] | None, sequence: int | None, now: int) -> int | None:
         """Append a batch; returns its base offset, None if its writer is fenced."""
         if writer is not None:
-            epochs = [row.writer[1] for row in self.rows if row.writer is not None and row.writer[0] == writer[0]]
-            if epochs and max(epochs) > writer[1]:
+            if self.epochs.get(writer[0], -1) > writer[1]:
                 return None
+            self.epochs[writer[0]] = writer[1]
         base = len(self.rows)
         for place, value in enumerate(values):
             self.rows.append(Row(value, self.term, writer, None if sequence is None else sequence + place, now))
@@ -147,6 +150,18 @@ class World:
     def history(self) -> History:
         """What a reader would read of it."""
         return gather(dict(self.run), [], [dict(line) for line in self.lines])
+
+    def save(self, folder: Path, planned: Sequence[Line] = ()) -> Path:
+        """Write it as the folder of a run; returns the folder."""
+        (folder / "history").mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps(self.run))
+        (folder / "schedule.json").write_text(json.dumps(list(planned)))
+        files: dict[str, list[str]] = {}
+        for line in self.lines:
+            files.setdefault(line["p"].split("#")[0], []).append(json.dumps(line))
+        for process, lines in files.items():
+            (folder / "history" / f"{process}.jsonl").write_text("\n".join(lines) + "\n")
+        return folder
 
     def living(self) -> Partition:
         """A partition whose topic is there."""
